@@ -1,0 +1,1 @@
+"""Files for the runtimes, checked against PyTorch."""

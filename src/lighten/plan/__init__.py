@@ -1,0 +1,1 @@
+"""Budget, solver, plan file, and the only code that changes a network."""

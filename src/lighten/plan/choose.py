@@ -1,0 +1,73 @@
+"""From variants and bounds to a plan; what the clock says of the whole network corrects the solver."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lighten.errors import BudgetError
+from lighten.network.cost import Cost
+from lighten.plan.solve import fixed_part, solve, spent
+from lighten.plan.variants import Variant
+
+MAX_SOLVES = 6
+CLOSE_ENOUGH = 0.96  # a plan that uses this share of the latency budget needs no further turn
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of the loop, in milliseconds: the bound given to the solver, what it predicted, what was measured."""
+
+    bound_ms: float
+    predicted_ms: float
+    measured_ms: float
+
+
+def choose(
+    variants: Mapping[str, Sequence[Variant]],
+    total: Cost,
+    limits: Mapping[str, float],
+    latency_ms: float | None = None,
+    measure: Callable[[list[Variant]], float] | None = None,
+) -> tuple[list[Variant], tuple[Turn, ...]]:
+    """One variant per site within all limits, and the turns that it took.
+
+    latency_ms: the measured time of the whole original; measure: of the whole network with these variants, *in the
+    original's units*, so that a noisy minute doesn't count. Both are needed where latency is limited.
+    Raises BudgetError where the limits can't be met, also by the clock.
+    """
+    fixed = fixed_part(total, variants, latency_ms)
+    if "latency" not in limits:
+        return solve(variants, limits, fixed), ()
+    assert measure is not None and latency_ms is not None
+    target = bound = limits["latency"]
+    turns: list[Turn] = []
+    best: tuple[float, list[Variant]] | None = None
+    for _ in range(MAX_SOLVES):
+        try:
+            chosen = solve(variants, {**limits, "latency": bound}, fixed)
+        except BudgetError:
+            if best or not turns:
+                break
+            bound = (bound + turns[-1].bound_ms) / 2
+            continue
+        predicted = sum(spent(v, "latency") for v in chosen) + fixed["latency"]
+        measured = measure(chosen)
+        turns.append(Turn(bound, predicted, measured))
+        loss = sum(v.predicted_loss for v in chosen)
+        if measured <= target and (best is None or loss < best[0]):
+            best = loss, chosen
+        if CLOSE_ENOUGH * target <= measured <= target:
+            break
+        bound *= 0.985 * target / measured
+    if best is None:
+        nearest = min((turn.measured_ms for turn in turns), default=None)
+        if nearest is None:
+            solve(variants, limits, fixed)  # says what is feasible
+        raise BudgetError(
+            f"the latency budget of {target:.4g} ms is missed by the clock: the nearest network takes {nearest:.4g} ms"
+        )
+    return best[1], tuple(turns)
+
+
+def lightest_share(variants: Mapping[str, Sequence[Variant]], quantity: str, whole: float, fixed: float) -> float:
+    """The share of the whole network's cost that is left where every site takes its cheapest variant."""
+    return (fixed + sum(min(spent(v, quantity) for v in group) for group in variants.values())) / whole

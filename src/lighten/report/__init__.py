@@ -1,0 +1,1 @@
+"""What a job did, as JSON, as a page and as charts."""
