@@ -2,7 +2,7 @@
 
     python benchmarks/planning_cost.py --shared ../shared/data
 
-The budget is latency<=0.5x; a first run fills the latency cache, the second is the one that counts. ResNet-32 and -44
+The budget is latency<=0.5x; the latency cache is filled first, then read for the figure that counts. ResNet-32 and -44
 have random weights, since planning takes as long whatever the weights are.
 """
 
@@ -14,9 +14,10 @@ import torch
 
 import lighten
 from lighten.measure.latency import machine
+from lighten.measure.latency_table import LatencyTable
 from lighten.models.weights import load_weights
 from lighten.plan.budget import parse_budget
-from lighten.planning import absolute_limits, make_plan, prepare
+from lighten.planning import absolute_limits, make_plan, prepare, time_all
 from lighten.progress import Stages
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,14 +32,21 @@ def planning_seconds(name: str, shared: Path, data: lighten.Data) -> dict:
         load_weights(model, weights)
     model.to(memory_format=torch.channels_last)
     bounds = parse_budget("latency<=0.5x")
-    for _ in range(2):
-        stages = Stages()
-        prepared = prepare(model, name, data, lighten.Settings(), stages)
-        make_plan(prepared, absolute_limits(bounds, prepared, stages), stages)
+    stages, cold = Stages(), Stages()
+    prepared = prepare(model, name, data, lighten.Settings(), stages)
+    time_all(prepared, cold)
+    prepared.is_timed, prepared.original = False, None
+    prepared.table = LatencyTable(None, prepared.table.runtime.name, prepared.table.threads, prepared.table.batch)
+    make_plan(prepared, absolute_limits(bounds, prepared, stages), stages)
     total = sum(stages.seconds.values())
     num_variants = sum(map(len, prepared.variants.values()))
     found = {"network": name, "num_sites": len(prepared.variants), "num_variants": num_variants, "seconds": total}
-    return found | {"stages": stages.seconds, "bar": BARS.get(name), "met": total <= BARS.get(name, total)}
+    return found | {
+        "stages": stages.seconds,
+        "cold_latency": cold.seconds["latency"],
+        "bar": BARS.get(name),
+        "met": total <= BARS.get(name, total),
+    }
 
 
 def main() -> None:

@@ -112,9 +112,10 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", choices=[*CASES, []])
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--cores", type=int, default=2, help="threads of PyTorch")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(arguments.cores)
     for name in arguments.cases:
         run(name, arguments.shared, arguments.resume)
     if arguments.table or not arguments.cases:

@@ -31,13 +31,11 @@ DataText = Annotated[
     str,
     typer.Option("--data", help="digits, cifar10:PATH, images:PATH (folder per class), or package.module:callable."),
 ]
-BudgetText = Annotated[
-    list[str],
-    typer.Option(
-        "--budget",
-        help="latency<=0.5x, latency<=3ms, macs<=0.35x, params<=200k or drop<=0.5 (points); may be repeated.",
-    ),
-]
+BUDGET = typer.Option(
+    "--budget", help="latency<=0.5x, latency<=3ms, macs<=0.35x, params<=200k or drop<=0.5 (points); may be repeated."
+)
+BudgetText = Annotated[list[str], BUDGET]
+OptionalBudget = Annotated[list[str] | None, BUDGET]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else.")]
 Methods = Annotated[str, typer.Option(help="Rewrites to use, separated by commas; all by default.")]
 Keep = Annotated[str, typer.Option(help="Layers that stay as they are, separated by commas.")]
@@ -111,12 +109,15 @@ def listed(text: str) -> tuple[str, ...]:
 def shrink(
     model: Model,
     data: DataText,
-    budget: BudgetText,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
+    budget: OptionalBudget = None,
+    plan_file: Annotated[Path | None, typer.Option("--plan", help="A plan to follow in place of a budget.")] = None,
     weights: Weights = None,
     epochs: Annotated[int, typer.Option(min=0, help="Of recovery at the most; 0: no gradient step.")] = 12,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Of recovery at the most.")] = None,
-    learning_rate: Annotated[float, typer.Option(min=1e-6, help="Peak of the recovery's learning rate.")] = 0.03,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-6, help="Peak; by default a short trial chooses.")
+    ] = None,
     methods: Methods = "",
     keep: Keep = "",
     runtime: Runtime = "onnxruntime",
@@ -133,33 +134,28 @@ def shrink(
     Example: `lighten shrink resnet20 --weights w.safetensors --data cifar10:PATH --budget 'latency<=0.5x' --out light`
     """
     from lighten.data import load_data
+    from lighten.plan.plan import load_plan
     from lighten.planning import Settings
     from lighten.recover.distil import Recipe
-    from lighten.report.console import print_summary
-    from lighten.report.results import to_json
     from lighten.shrink import shrink as run
 
     opened = open_original(model, weights)
-    settings = Settings(listed(methods), listed(keep), runtime, threads, batch, seed, int(memory * 2**30))
-    recipe = Recipe(epochs=epochs, minutes=minutes, learning_rate=learning_rate, seed=seed)
     with progress_display() as show:
         made = run(
             opened.model,
             load_data(data),
-            budget,
+            budget or (),
             out=out,
+            plan=load_plan(plan_file) if plan_file else None,
             name=opened.text,
             weights=weights and Path(weights).name,
-            settings=settings,
-            recipe=recipe,
+            settings=Settings(listed(methods), listed(keep), runtime, threads, batch, seed, int(memory * 2**30)),
+            recipe=Recipe(epochs=epochs, minutes=minutes, learning_rate=learning_rate, seed=seed),
             resume=resume,
             force=force,
             show=show,
         )
-    if as_json:
-        print_json(to_json(made.results) | {"out": str(out)})
-    else:
-        print_summary(made.results, out, Console())
+    show_outcome(made.results, out, as_json)
 
 
 @app.command()
@@ -247,12 +243,14 @@ def count(model: Model, input_shape: InputShape = None, as_json: AsJson = False)
     uncounted = [{"operator": name, "calls": calls} for name, calls in found.uncounted.items()]
     head = {"model": opened.title, "input": found.input_shape, "convention": "macs", "total": asdict(found.cost)}
     if as_json:
-        print_json(head | {"rows": rows, "uncounted": uncounted})
+        print_json(head | {"rows": rows, "outside": asdict(found.outside), "uncounted": uncounted})
         return
     table = Table("layer", "kind", "output", "parameters", "MACs", "calls", title=opened.title)
     for row in rows:
         shape = "×".join(map(str, row["output_shape"]))
         table.add_row(row["name"], row["kind"], shape, f"{row['params']:,}", f"{row['macs']:,}", str(row["calls"]))
+    if found.outside.params:
+        table.add_row("(outside any layer called)", "", "", f"{found.outside.params:,}", "", "")
     table.add_section()
     table.add_row("total", "", "", f"{found.cost.params:,}", f"{found.cost.macs:,}", "")
     Console().print(table)
@@ -361,15 +359,21 @@ def demo(
 ) -> None:
     """Train a small network on scikit-learn's digits, lighten it, and show what was gained (under 5 minutes)."""
     from lighten.demo import demo as run
-    from lighten.report.console import print_summary
-    from lighten.report.results import to_json
 
     with progress_display() as show:
         made = run(out, show)
+    show_outcome(made.results, out, as_json)
+
+
+def show_outcome(results: Any, out: Path, as_json: bool) -> None:
+    """Before and after, as a table or as JSON."""
+    from lighten.report.console import print_summary
+    from lighten.report.results import to_json
+
     if as_json:
-        print_json(to_json(made.results) | {"out": str(out)})
+        print_json(to_json(results) | {"out": str(out)})
     else:
-        print_summary(made.results, out, Console())
+        print_summary(results, out, Console())
 
 
 def open_original(model: str, weights: str | None) -> Any:

@@ -14,7 +14,7 @@ from lighten.shrink import Lightened, shrink
 
 MODEL, DATA, BUDGET = "digits_vgg", "digits", "latency<=0.4x"
 NUM_EPOCHS = 8
-RECIPE = Recipe(epochs=12, learning_rate=0.01)
+RECIPE = Recipe(epochs=12)
 
 
 def demo(out: Path, show: OnProgress) -> Lightened:

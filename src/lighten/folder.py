@@ -58,6 +58,8 @@ def open_partial(out: Path, force: bool, resume: bool) -> Path:
         raise LightenError(f"'{out}' exists: choose another --out, or replace it with --force")
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / PLAN).exists())):
         raise LightenError(f"'{out}' isn't a lightened network's folder: --force doesn't replace it")
+    if partial.exists() and not partial.is_dir():
+        raise LightenError(f"'{partial}' is in the way: a job works in a folder of that name")
     if partial.exists() and any(partial.iterdir()) and not resume:
         if not force:
             raise LightenError(f"'{partial}' holds an unfinished job: go on with --resume, or drop it with --force")
@@ -72,8 +74,8 @@ def open_partial(out: Path, force: bool, resume: bool) -> Path:
 def publish(out: Path) -> None:
     """Put the finished working folder in the place of `out`; an old folder goes only when the new one stands."""
     partial, old = partial_folder(out), out.with_name(f"{out.name}.old")
-    for name in (CHECKPOINT, PLANNED):
-        (partial / name).unlink(missing_ok=True)
+    for left in (partial / CHECKPOINT, partial / PLANNED, *partial.glob(".*.part")):
+        left.unlink(missing_ok=True)
     replaces = out.exists()
     try:
         if replaces:

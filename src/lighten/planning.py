@@ -13,12 +13,12 @@ from lighten.errors import LightenError
 from lighten.measure.latency import Timing, time_networks
 from lighten.measure.latency_table import LatencyTable
 from lighten.measure.moments import Moments, collect
-from lighten.network.trace import Trace, trace
+from lighten.network.trace import Site, Trace, trace
 from lighten.plan.apply import apply_plan
 from lighten.plan.budget import Bound, parse_budget
 from lighten.plan.choose import Turn, choose
 from lighten.plan.forms import time_variants
-from lighten.plan.plan import Choice, Plan
+from lighten.plan.plan import Choice, Plan, check_plan
 from lighten.plan.variants import Refusal, Variant, eligible, fit_all, prune
 from lighten.progress import OnProgress, Stages
 from lighten.references import nearest
@@ -71,14 +71,18 @@ class Planned:
     turns: tuple[Turn, ...] = field(default=())
 
 
-def prepare(model: nn.Module, name: str | None, data: Data, settings: Settings, stages: Stages) -> Prepared:
-    """Trace the network, collect its moments, and fit every variant of every site."""
+def prepare(
+    model: nn.Module, name: str | None, data: Data, settings: Settings, stages: Stages, plan: Plan | None = None
+) -> Prepared:
+    """Trace the network, collect its moments, and fit every variant of every site; with a plan, its choices alone."""
     methods = check_methods(settings.methods)
     with stages.stage("trace"):
         example = check_data(model, data)
         found = trace(model, example)
         check_keep(settings.keep, model)
         sites, refusals = eligible(model, found, settings.keep, methods)
+        if plan:
+            sites = sites_of_plan(plan, model, sites, refusals)
         if not sites:
             reasons = "; ".join(sorted({f"'{r.site}': {r.reason}" for r in refusals})[:3]) or "it has no convolutions"
             raise LightenError(f"no layer of this network can be rewritten ({reasons})")
@@ -87,8 +91,8 @@ def prepare(model: nn.Module, name: str | None, data: Data, settings: Settings, 
         names = [site.name for site in sites]
         moments = collect(model, names, data.calibration, settings.memory_limit_bytes, settings.seed)
     with stages.stage("variants"):
-        fitted = fit_all(model, sites, moments, methods, stages.count)
-        variants = {site: prune(group) for site, group in fitted.items()}
+        fitted = fit_all(model, sites, moments, methods, stages.count, plan)
+        variants = fitted if plan else {site: prune(group) for site, group in fitted.items()}
     table = LatencyTable(None, settings.runtime, settings.threads, settings.batch)
     return Prepared(model, name, example, found, refusals, moments, variants, settings, table)
 
@@ -106,6 +110,25 @@ def make_plan(prepared: Prepared, limits: dict[str, float], stages: Stages) -> P
         with stages.stage("latency"):
             changed = time_variants(prepared.model, sites_of(prepared), changed, prepared.table, stages.count)
     return Planned(plan_of(prepared, changed), tuple(changed), turns)
+
+
+def follow_plan(prepared: Prepared, stages: Stages) -> Planned:
+    """The plan that the network was prepared with, each choice fitted; the clock chooses forms that it leaves open."""
+    chosen = [group[1] for group in prepared.variants.values()]
+    with stages.stage("latency"):
+        chosen = time_variants(prepared.model, sites_of(prepared), chosen, prepared.table, stages.count)
+    return Planned(plan_of(prepared, chosen), tuple(chosen))
+
+
+def sites_of_plan(plan: Plan, model: nn.Module, sites: list[Site], refusals: list[Refusal]) -> list[Site]:
+    """The sites that a plan names, in the network's order; raises LightenError for one that can't be rewritten."""
+    check_plan(plan, model)
+    named = {choice.site for choice in plan.choices}
+    found = [site for site in sites if site.name in named]
+    for name in sorted(named - {site.name for site in found}):
+        reason = next((r.reason for r in refusals if r.site == name), "the network never calls it")
+        raise LightenError(f"the plan rewrites '{name}', which can't be: {reason}")
+    return found
 
 
 def plan_network(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lighten.data.batches import Data, Loader
 from lighten.data.split import as_data
-from lighten.errors import BudgetError
+from lighten.errors import BudgetError, LightenError
 from lighten.export.onnx import export_onnx
 from lighten.export.parity import check_parity
 from lighten.folder import CHECKPOINT, ONNX, REPORT, RESULTS, open_partial, publish, save_network
@@ -18,17 +18,28 @@ from lighten.measure.accuracy import divergence, evaluate, teacher_logits
 from lighten.measure.latency import time_networks
 from lighten.plan.budget import Bound, parse_budget
 from lighten.plan.plan import Plan
-from lighten.planning import Planned, Prepared, Settings, absolute_limits, build, make_plan, prepare
+from lighten.planning import (
+    Planned,
+    Prepared,
+    Settings,
+    absolute_limits,
+    build,
+    follow_plan,
+    make_plan,
+    plan_of,
+    prepare,
+)
 from lighten.progress import OnProgress, Stages, silent
 from lighten.recover.distil import Progress, Recipe, distil
 from lighten.recover.job import Start, load_start, save_start
 from lighten.recover.repair import repair
 from lighten.report.html import write_report
 from lighten.report.outcome import final_results, planned_results
-from lighten.report.results import Repair, Results, write_results
+from lighten.report.results import Divergence, Repair, Results, write_results
 
 NUM_REPAIR_IMAGES = 1024
 NUM_HELD_OUT_IMAGES = 512  # for the repair's own decisions
+NUM_SWAPS, NUM_SWAP_IMAGES = 24, 256  # single rewrites whose loss is measured beside the predicted one
 NUM_PROBES = 5  # of a `drop` budget
 MIN_SHARE = 0.05  # of the original's time: no probe asks for less
 
@@ -45,9 +56,10 @@ class Lightened:
 def shrink(
     model: nn.Module,
     data: Data | object,
-    budget: str | Sequence[str],
+    budget: str | Sequence[str] = (),
     *,
     out: str | Path,
+    plan: Plan | None = None,
     name: str | None = None,
     weights: str | None = None,
     settings: Settings | None = None,
@@ -58,19 +70,24 @@ def shrink(
 ) -> Lightened:
     """Lighten a trained network within a budget and write the result to the folder `out`.
 
-    data: a `Data`, or datasets or loaders as `lighten.as_data` takes them. budget: as `latency<=0.5x`, one or several.
+    data: a `Data`, or datasets or loaders as `lighten.as_data` takes them. budget: as `latency<=0.5x`, one or several;
+    or a plan, perhaps edited by hand, that is followed as it stands.
     name: the text that rebuilds the network, kept in the folder; weights: where they came from, for the record.
     Raises LightenError for wrong input and BudgetError where the budget can't be met; the model stays as it was.
     """
-    bounds, data, out = parse_budget(budget), as_data(data), Path(out)
+    if plan and budget:
+        raise LightenError("give a budget or a plan, not both: a plan is followed as it stands")
+    bounds, data, out = () if plan else parse_budget(budget), as_data(data), Path(out)
     settings, recipe = settings or Settings(), recipe or Recipe()
     torch.manual_seed(settings.seed)
     stages = Stages(show)
     folder = open_partial(out, force, resume)
-    original = copy.deepcopy(model).eval()
+    original = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
     start = load_start(folder) if resume else None
-    if start is None:
-        prepared = prepare(original, name, data, settings, stages)
+    if start is not None:
+        check_same_job(start, bounds, plan, folder)
+    else:
+        prepared = prepare(original, name, data, settings, stages, plan)
         start = start_within(prepared, bounds, data, recipe, stages)
         start = replace(start, results=replace(start.results, weights=weights, out=out.name))
         save_start(folder, start)
@@ -84,16 +101,46 @@ def shrink(
     return Lightened(lighter, start.plan, results)
 
 
+def check_same_job(start: Start, bounds: Sequence[Bound], plan: Plan | None, folder: Path) -> None:
+    """Raise LightenError where a job is to be resumed with another budget or plan than it was begun with."""
+    asked, begun = tuple(map(str, bounds)), start.results.budget
+    if asked != begun:
+        texts = [", ".join(budget) or "a plan" for budget in (begun, asked)]
+        raise LightenError(
+            f"the job in '{folder}' was begun for {texts[0]}, not for {texts[1]}: start anew with --force"
+        )
+    if plan and {c.site: c.rewrite for c in plan.choices} != {c.site: c.rewrite for c in start.plan.choices}:
+        raise LightenError(f"the job in '{folder}' follows another plan: start anew with --force")
+
+
 def start_within(prepared: Prepared, bounds: Sequence[Bound], data: Data, recipe: Recipe, stages: Stages) -> Start:
-    """A plan within the bounds, applied and repaired: what recovery starts from."""
-    limits = absolute_limits(bounds, prepared, stages)
-    for bound in bounds:
-        if bound.quantity == "drop":
-            limits = limits_within_drop(prepared, limits, bound.limit, data, recipe, stages)
-    planned = make_plan(prepared, limits, stages)
+    """A plan within the bounds, or the given one, applied and repaired: what recovery starts from."""
+    if bounds:
+        limits = absolute_limits(bounds, prepared, stages)
+        for bound in bounds:
+            if bound.quantity == "drop":
+                limits = limits_within_drop(prepared, limits, bound.limit, data, recipe, stages)
+        planned = make_plan(prepared, limits, stages)
+    else:
+        planned = follow_plan(prepared, stages)
     lighter, mended = repaired(prepared, planned, data, stages)
     results = planned_results(prepared, planned, bounds, data, mended, stages.seconds)
+    results = replace(results, divergence=single_swaps(prepared, planned, data, stages))
     return Start(planned.plan, lighter.state_dict(), results)
+
+
+def single_swaps(prepared: Prepared, planned: Planned, data: Data, stages: Stages) -> tuple[Divergence, ...]:
+    """Predicted against measured loss of the plan's rewrites, each alone in the original, at most NUM_SWAPS of them."""
+    step = -(-len(planned.chosen) // NUM_SWAPS)
+    held_out = first_images(data.held_out, NUM_SWAP_IMAGES)
+    with stages.stage("check"):
+        logits = teacher_logits(prepared.model, held_out)
+        found = []
+        for variant in planned.chosen[::step] if step else ():
+            swapped = build(prepared, plan_of(prepared, [variant]), [variant])
+            loss = divergence(swapped, held_out, logits)
+            found.append(Divergence(variant.site, variant.rewrite, variant.predicted_loss, loss))
+    return tuple(found)
 
 
 def repaired(prepared: Prepared, planned: Planned, data: Data, stages: Stages) -> tuple[nn.Module, Repair]:
@@ -150,7 +197,9 @@ def recover(
     with stages.stage("recover"):
         checkpoint = folder / CHECKPOINT if folder else None
         names = [choice.site for choice in plan.choices]
-        return distil(lighter, original, data, recipe, names, checkpoint, resume=True, on_progress=show)
+        progress = distil(lighter, original, data, recipe, names, checkpoint, resume=True, on_progress=show)
+    stages.seconds["recover"] = round(progress.seconds, 3)  # with what was spent before a break
+    return progress
 
 
 def limits_within_drop(

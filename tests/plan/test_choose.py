@@ -43,7 +43,8 @@ def test_a_right_prediction_takes_one_turn():
     clock = Clock(1.0)
     chosen, turns = choose(VARIANTS, TOTAL, {"latency": 4.0}, WHOLE_MS, clock)
     assert len(turns) == 1 and clock.asked == [chosen]
-    assert turns[0].bound_ms == 4.0 and turns[0].predicted_ms == pytest.approx(turns[0].measured_ms) <= 4.0
+    assert turns[0].bound_ms == 4.0 and turns[0].measured_ms <= 4.0
+    assert turns[0].predicted_ms == pytest.approx(turns[0].measured_ms)
 
 
 def test_an_optimistic_predictor_is_corrected():
@@ -72,7 +73,6 @@ def test_a_clock_that_never_agrees_ends_with_the_nearest():
     with pytest.raises(BudgetError) as caught:
         choose(VARIANTS, TOTAL, {"latency": 4.0}, WHOLE_MS, lambda chosen: next(times))
     assert str(caught.value) == ("the latency budget of 4 ms is missed by the clock: the nearest network takes 5 ms")
-    assert next(times, None) is None
 
 
 def test_a_bound_below_the_lightest_network_is_told_before_the_clock_is_asked():
@@ -84,8 +84,9 @@ def test_a_bound_below_the_lightest_network_is_told_before_the_clock_is_asked():
 
 def test_a_correction_below_the_lightest_network_is_tried_half_way():
     clock = Clock(2.0)
-    with pytest.raises(BudgetError, match="the latency budget of 2 ms is missed by the clock: the nearest .* 3.2 ms"):
+    with pytest.raises(BudgetError, match="the latency budget of 2 ms is missed by the clock: the nearest .* 3.4 ms"):
         choose(VARIANTS, TOTAL, {"latency": 2.0}, WHOLE_MS, clock)
+    assert min(2 * (1 + sum_ms(chosen)) for chosen in clock.asked) == pytest.approx(3.4)
     assert 1 < len(clock.asked) <= MAX_SOLVES
 
 

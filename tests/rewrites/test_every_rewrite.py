@@ -1,11 +1,11 @@
-"""What holds for every rewrite: exact at full rank, all forms alike, and the same structure with and without factors."""
+"""What holds for every rewrite: exact at full rank, all forms alike, the same structure without factors."""
 
 import copy
 import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -37,7 +37,7 @@ def convolutions(draw: st.DrawFn) -> Layer:
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     padding = draw(st.sampled_from(["same", "valid", None]))
     return CONVOLUTION[num_axes](
-        groups * draw(st.integers(1, 5)),
+        groups * draw(st.integers(1, 6)),
         groups * draw(st.integers(1, 7)),
         per_axis(1, 3),
         1 if padding == "same" else per_axis(1, 2),
@@ -96,12 +96,11 @@ def test_the_comparer_sees_a_factor_of_two_and_another_dtype(close):
 
 
 @pytest.mark.parametrize("name", REWRITES)
-@settings(max_examples=40)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
 @given(layer=LAYERS)
 def test_exact_at_full_rank(name, close, fit, layer):
     rewrite, shape, x = REWRITES[name], shape_of(layer), input_for(layer)
-    if rewrite.refuse(shape):
-        return
+    assume(rewrite.refuse(shape) is None)
     for options in full_rank(name, shape):
         assert rewrite.check(shape, options) is None
         factors = fit(name, layer, options)
@@ -110,12 +109,11 @@ def test_exact_at_full_rank(name, close, fit, layer):
 
 
 @pytest.mark.parametrize("name", REWRITES)
-@settings(max_examples=40)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
 @given(layer=LAYERS, data=st.data())
 def test_every_form_computes_the_equivalent_kernel(name, close, fit, layer, data):
     rewrite, shape, x = REWRITES[name], shape_of(layer), input_for(layer)
-    if rewrite.refuse(shape):
-        return
+    assume(rewrite.refuse(shape) is None)
     options = data.draw(st.sampled_from(rewrite.grid(shape)))
     factors, dense = fit(name, layer, options), copy.deepcopy(layer)
     fill(dense, rewrite.kernel(factors, shape, options))
@@ -126,12 +124,11 @@ def test_every_form_computes_the_equivalent_kernel(name, close, fit, layer, data
 
 
 @pytest.mark.parametrize("name", REWRITES)
-@settings(max_examples=25)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.filter_too_much])
 @given(layer=LAYERS, data=st.data())
 def test_the_structure_alone_has_the_same_state(name, fit, layer, data):
     rewrite, shape = REWRITES[name], shape_of(layer)
-    if rewrite.refuse(shape):
-        return
+    assume(rewrite.refuse(shape) is None)
     options = data.draw(st.sampled_from(rewrite.grid(shape)))
     for form in rewrite.forms(shape, options):
         empty = rewrite.build(layer, options | {"form": form})
@@ -146,7 +143,7 @@ def test_the_structure_alone_has_the_same_state(name, fit, layer, data):
 
 
 @pytest.mark.parametrize("name", REWRITES)
-@settings(max_examples=60)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
 @given(
     shape=st.builds(
         Shape,
@@ -158,8 +155,7 @@ def test_the_structure_alone_has_the_same_state(name, fit, layer, data):
 )
 def test_the_grid_is_valid_light_first_and_without_repeats(name, shape):
     rewrite = REWRITES[name]
-    if rewrite.refuse(shape):
-        return
+    assume(rewrite.refuse(shape) is None)
     grid = rewrite.grid(shape)
     assert grid and all(rewrite.check(shape, options) is None for options in grid)
     assert len({tuple(options.items()) for options in grid}) == len(grid) <= 20
@@ -168,12 +164,11 @@ def test_the_grid_is_valid_light_first_and_without_repeats(name, shape):
 
 
 @pytest.mark.parametrize("name", REWRITES)
-@settings(max_examples=15)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.filter_too_much])
 @given(layer=LAYERS)
 def test_the_layer_itself_is_left_alone(name, fit, layer):
     rewrite, shape = REWRITES[name], shape_of(layer)
-    if rewrite.refuse(shape):
-        return
+    assume(rewrite.refuse(shape) is None)
     before, options = copy.deepcopy(layer.state_dict()), rewrite.grid(shape)[0]
     built = rewrite.build(layer, options, fit(name, layer, options))
     with torch.no_grad():
@@ -223,6 +218,6 @@ def test_what_rewrites_know():
 @given(largest=st.integers(1, 600), count=st.integers(1, 12))
 def test_ranks_are_spread_to_the_largest_and_fast_from_16_on(largest, count):
     ranks = rank_grid(largest, count)
-    assert ranks == sorted(set(ranks)) and 1 <= ranks[0] and ranks[-1] <= largest and len(ranks) <= count
+    assert ranks == sorted(set(ranks)) and ranks[0] >= 1 and ranks[-1] <= largest and len(ranks) <= count
     assert all(r % 8 == 0 or r < 16 or r == largest for r in ranks)
     assert largest - ranks[-1] <= 4 and ranks[0] <= math.ceil(largest / count) + 4

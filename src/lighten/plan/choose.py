@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from lighten.errors import BudgetError
 from lighten.network.cost import Cost
-from lighten.plan.solve import fixed_part, solve, spent
+from lighten.plan.solve import fixed_part, least_spent, solve, spent
 from lighten.plan.variants import Variant
 
 MAX_SOLVES = 6
+MARGIN = 0.985  # of the corrected bound, for the clock's own spread
 CLOSE_ENOUGH = 0.96  # a plan that uses this share of the latency budget needs no further turn
 
 
@@ -41,33 +42,24 @@ def choose(
     target = bound = limits["latency"]
     turns: list[Turn] = []
     best: tuple[float, list[Variant]] | None = None
+    least = least_spent(variants, "latency", fixed)
     for _ in range(MAX_SOLVES):
-        try:
-            chosen = solve(variants, {**limits, "latency": bound}, fixed)
-        except BudgetError:
-            if best or not turns:
-                break
-            bound = (bound + turns[-1].bound_ms) / 2
-            continue
+        chosen = solve(variants, {**limits, "latency": bound}, fixed)
         predicted = sum(spent(v, "latency") for v in chosen) + fixed["latency"]
         measured = measure(chosen)
         turns.append(Turn(bound, predicted, measured))
         loss = sum(v.predicted_loss for v in chosen)
         if measured <= target and (best is None or loss < best[0]):
             best = loss, chosen
-        if CLOSE_ENOUGH * target <= measured <= target:
+        if CLOSE_ENOUGH * target <= measured <= target or not any(v.rewrite for v in chosen):
             break
-        bound *= 0.985 * target / measured
+        following = max(bound * MARGIN * target / measured, least * (1 + 1e-9))
+        if following == bound or (best and following <= least * (1 + 1e-6)):
+            break
+        bound = following
     if best is None:
-        nearest = min((turn.measured_ms for turn in turns), default=None)
-        if nearest is None:
-            solve(variants, limits, fixed)  # says what is feasible
+        nearest = min(turn.measured_ms for turn in turns)
         raise BudgetError(
             f"the latency budget of {target:.4g} ms is missed by the clock: the nearest network takes {nearest:.4g} ms"
         )
     return best[1], tuple(turns)
-
-
-def lightest_share(variants: Mapping[str, Sequence[Variant]], quantity: str, whole: float, fixed: float) -> float:
-    """The share of the whole network's cost that is left where every site takes its cheapest variant."""
-    return (fixed + sum(min(spent(v, quantity) for v in group) for group in variants.values())) / whole

@@ -33,8 +33,8 @@ def time_variants(
 
 
 def forms_of(model: nn.Module, variant: Variant) -> list[Variant]:
-    """The variant in each of its forms; the site as it is has one."""
-    if variant.rewrite is None:
+    """The variant in each of its forms; the site as it is has one, and so has a variant whose form is given."""
+    if variant.rewrite is None or "form" in variant.options:
         return [variant]
     shape = shape_of(model.get_submodule(variant.site))
     forms = REWRITES[variant.rewrite].forms(shape, variant.options)

@@ -31,14 +31,11 @@ def solve(
     Raises BudgetError, with the nearest that is feasible, where no choice meets the limits.
     """
     flat = [variant for group in variants.values() for variant in group]
-    sites = {name: index for index, name in enumerate(variants)}
-    one_each = np.zeros((len(sites), len(flat)))
-    for column, variant in enumerate(flat):
-        one_each[sites[variant.site], column] = 1
+    one_each = one_per_site(variants)
     constraints = [LinearConstraint(one_each, 1, 1)]
     for quantity, limit in limits.items():
         costs = np.array([spent(v, quantity) for v in flat], dtype=float)
-        least = sum(min(spent(v, quantity) for v in group) for group in variants.values()) + fixed[quantity]
+        least = least_spent(variants, quantity, fixed)
         if least > limit:
             raise BudgetError(
                 f"the budget can't be met: at least {least:,.4g} {UNITS[quantity]} are left whatever is chosen, "
@@ -55,11 +52,40 @@ def solve(
         options={"time_limit": SECONDS, "mip_rel_gap": GAP},
     )
     if found.x is None:
-        raise BudgetError(
-            f"no choice meets all of {', '.join(f'{q}<={v:,.4g} {UNITS[q]}' for q, v in limits.items())} together: "
-            "each is feasible alone, so loosen one"
-        )
+        factor = nearest_factor(variants, limits, fixed)
+        nearest = ", ".join(f"{q}<={factor * v:,.4g} {UNITS[q]}" for q, v in limits.items())
+        raise BudgetError(f"each limit is feasible alone, but not all together; the nearest that are: {nearest}")
     return [variant for variant, taken in zip(flat, found.x, strict=True) if taken > 0.5]
+
+
+def one_per_site(variants: Mapping[str, Sequence[Variant]]) -> np.ndarray:
+    """A row per site with ones at its variants: exactly one of them is taken."""
+    sizes = [len(group) for group in variants.values()]
+    return np.repeat(np.eye(len(sizes)), sizes, axis=1)
+
+
+def least_spent(variants: Mapping[str, Sequence[Variant]], quantity: str, fixed: Mapping[str, float]) -> float:
+    """What the whole network spends where every site takes its cheapest variant."""
+    return sum(min(spent(v, quantity) for v in group) for group in variants.values()) + fixed[quantity]
+
+
+def nearest_factor(
+    variants: Mapping[str, Sequence[Variant]], limits: Mapping[str, float], fixed: Mapping[str, float]
+) -> float:
+    """The smallest factor by which all limits together become feasible: the last variable of its own small problem."""
+    flat = [variant for group in variants.values() for variant in group]
+    constraints = [LinearConstraint(np.pad(one_per_site(variants), ((0, 0), (0, 1))), 1, 1)]
+    for quantity, limit in limits.items():
+        row = np.array([*(spent(v, quantity) / limit for v in flat), -1.0])
+        constraints.append(LinearConstraint(row[None], -np.inf, -fixed[quantity] / limit))
+    found = milp(
+        np.append(np.zeros(len(flat)), 1.0),
+        integrality=np.append(np.ones(len(flat)), 0),
+        bounds=Bounds(0, np.append(np.ones(len(flat)), np.inf)),
+        constraints=constraints,
+        options={"time_limit": SECONDS},
+    )
+    return float(found.x[-1]) * (1 + 1e-6)
 
 
 def fixed_part(total: Cost, variants: Mapping[str, Sequence[Variant]], latency_ms: float | None) -> dict[str, float]:

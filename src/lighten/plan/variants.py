@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lighten.measure.moments import Moments
 from lighten.network.cost import CONVOLUTIONS, Cost
 from lighten.network.trace import Site, Trace, trace
+from lighten.plan.plan import Plan
 from lighten.rewrites import REWRITES
 from lighten.rewrites.algebra import quadratic_loss, refine
 from lighten.rewrites.base import Factors, Options, Shape, is_rewritable, kernel_of, shape_of
@@ -90,17 +91,25 @@ def fit_all(
     moments: dict[str, Moments],
     methods: Sequence[str],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    plan: Plan | None = None,
 ) -> dict[str, list[Variant]]:
-    """{site: variants}, the site as it is first; every variant is fitted in the norm of the site's moments."""
+    """{site: variants}, the site as it is first; every variant is fitted in the norm of the site's moments.
+
+    The variants are those of the methods' grids that cost less than the site; with a plan, its choices alone.
+    """
     layers = {site.name: model.get_submodule(site.name) for site in sites}
     shapes = {name: shape_of(layer) for name, layer in layers.items()}
-    jobs = [
-        (site, name, options)
-        for site in sites
-        for name in methods
-        if not REWRITES[name].refuse(shapes[site.name])
-        for options in REWRITES[name].grid(shapes[site.name])
-    ]
+    by_name = {site.name: site for site in sites}
+    if plan:
+        jobs = [(by_name[c.site], c.rewrite, c.options) for c in plan.choices]
+    else:
+        jobs = [
+            (site, name, options)
+            for site in sites
+            for name in methods
+            if not REWRITES[name].refuse(shapes[site.name])
+            for options in REWRITES[name].grid(shapes[site.name])
+        ]
     costs: dict[tuple, Cost] = {}
     fitted: dict[str, list[Variant]] = {s.name: [Variant(s.name, None, {}, 0.0, s.cost)] for s in sites}
 
@@ -113,7 +122,7 @@ def fit_all(
     def fit(job: tuple[Site, str, Options]) -> Variant | None:
         site, name, options = job
         cost = cost_of(site, name, options)
-        if cost.macs >= site.cost.macs and cost.params >= site.cost.params:
+        if not plan and cost.macs >= site.cost.macs and cost.params >= site.cost.params:
             return None
         factors, loss = fit_variant(kernel_of(layers[site.name]), shapes[site.name], name, options, moments[site.name])
         return Variant(site.name, name, options, loss, cost, factors)
@@ -146,7 +155,7 @@ def fit_variant(w_BOIK: Tensor, shape: Shape, name: str, options: Options, momen
 
 
 @contextmanager
-def one_thread_each():
+def one_thread_each() -> Iterator[None]:
     """Many small problems side by side: one thread for each, or the threads of two libraries fight over the cores."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)

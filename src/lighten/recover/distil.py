@@ -17,6 +17,7 @@ from lighten.errors import LightenError
 from lighten.measure.accuracy import evaluate
 from lighten.recover.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lighten.recover.composed import composed
+from lighten.recover.rate import gentle_rate
 from lighten.recover.speed import channels_last_of, fastest_way
 
 
@@ -25,13 +26,13 @@ class Recipe:
     """How recovery runs; it ends at `epochs` or `minutes`, whichever comes first.
 
     temperature: of the softened answers (Hinton et al. 2015, section 2); label_weight: share of the labels' loss.
-    learning_rate: its peak after the warm-up; small enough to keep a fitted start, it falls to zero as a cosine of
-    the share of epochs or minutes that has passed. precision: None lets the clock choose.
+    learning_rate: its peak after the warm-up, None for the largest that keeps the fitted start (`rate.py`); it falls
+    to zero as a cosine of the share of epochs or minutes that has passed. precision: None lets the clock choose.
     """
 
     epochs: int = 12
     minutes: float | None = None
-    learning_rate: float = 0.03
+    learning_rate: float | None = None
     momentum: float = 0.9
     weight_decay: float = 1e-4
     temperature: float = 4.0
@@ -54,6 +55,7 @@ class Progress:
     share: float = 0.0
     loss: float = math.nan
     best_accuracy: float = -1.0
+    learning_rate: float = 0.0
     history: list[dict] = field(default_factory=list)
 
 
@@ -77,6 +79,8 @@ def distil(
         run = Run(lighter, original, data, recipe, way.precision)
         if resume and checkpoint_path and checkpoint_path.exists():
             run.restore(load_checkpoint(checkpoint_path))
+        else:
+            run.progress.learning_rate = recipe.learning_rate or gentle_rate(run)
         train(run, checkpoint_path, on_progress)
     lighter.load_state_dict(run.best)
     return run.progress
@@ -111,7 +115,7 @@ class Run:
             network.to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(
             lighter.parameters(),
-            recipe.learning_rate,
+            0.0,  # set before each step
             recipe.momentum,
             weight_decay=recipe.weight_decay,
             nesterov=True,
@@ -119,7 +123,7 @@ class Run:
         self.student, self.optimizer = fabric.setup(lighter, optimizer)
         self.teacher = fabric.setup_module(teacher).requires_grad_(False)
         self.best = copy_state(lighter)
-        self.progress = Progress(num_batches=len(data.train))
+        self.progress = Progress(num_batches=count_batches(data))
         self.progress.best_accuracy = evaluate(lighter, data.held_out).value
         self.start = time.monotonic()
         self.sum_loss, self.num_steps = 0.0, 0
@@ -146,12 +150,18 @@ class Run:
                 yield batch
 
     def step(self, inputs: Tensor, labels: Tensor) -> None:
-        """One step of stochastic gradient descent."""
-        inputs = inputs.to(self.fabric.device, memory_format=channels_last_of(inputs))
-        self.set_learning_rate()
-        with torch.no_grad():
-            wanted = self.teacher(inputs)
-        loss = distillation_loss(self.student(inputs), wanted, labels.to(wanted.device), self.recipe)
+        """One step at the schedule's learning rate."""
+        share = min(self.share(), 1.0)
+        warm = min(1.0, share / self.recipe.warmup + 0.01)
+        self.set_rate(self.progress.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * share)))
+        self.sum_loss, self.num_steps = self.sum_loss + self.update(inputs, labels), self.num_steps + 1
+        self.progress.batch += 1
+        self.progress.loss = self.sum_loss / self.num_steps
+        self.progress.seconds, self.progress.share = self.seconds(), self.share()
+
+    def update(self, inputs: Tensor, labels: Tensor) -> float:
+        """One step of stochastic gradient descent; gives the loss before it."""
+        loss = self.loss(inputs, labels)
         if not loss.isfinite():
             raise LightenError(
                 f"recovery: the loss is no longer finite in epoch {self.progress.epoch + 1}, first seen in the layer "
@@ -161,10 +171,14 @@ class Run:
         self.fabric.backward(loss)
         self.clip_gradients()
         self.optimizer.step()
-        self.sum_loss, self.num_steps = self.sum_loss + float(loss.detach()), self.num_steps + 1
-        self.progress.batch += 1
-        self.progress.loss = self.sum_loss / self.num_steps
-        self.progress.seconds, self.progress.share = self.seconds(), self.share()
+        return float(loss.detach())
+
+    def loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The distillation loss of one batch."""
+        inputs = inputs.to(self.fabric.device, memory_format=channels_last_of(inputs))
+        with torch.no_grad():
+            wanted = self.teacher(inputs)
+        return distillation_loss(self.student(inputs), wanted, labels.to(wanted.device), self.recipe)
 
     def clip_gradients(self) -> None:
         """To the recipe's norm; a step with a gradient that isn't finite is never taken."""
@@ -177,9 +191,8 @@ class Run:
                 f"{self.progress.epoch + 1}; the last checkpoint is kept, try a lower learning rate"
             ) from error
 
-    def set_learning_rate(self) -> None:
-        share, warmup = min(self.share(), 1.0), self.recipe.warmup
-        rate = self.recipe.learning_rate * min(1.0, share / warmup + 0.01) * 0.5 * (1 + math.cos(math.pi * share))
+    def set_rate(self, rate: float) -> None:
+        """The learning rate of the next step."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
@@ -209,6 +222,19 @@ class Run:
         self.best = checkpoint.best
         self.progress = Progress(**checkpoint.progress)
         self.start = time.monotonic() - self.progress.seconds
+
+
+def count_batches(data: Data) -> int:
+    """Batches in an epoch; raises LightenError where the training data don't tell, or hold none."""
+    try:
+        num_batches = len(data.train)
+    except TypeError as error:
+        raise LightenError(
+            f"the training data of '{data.name}' must tell their number of batches: give them a len()"
+        ) from error
+    if not num_batches:
+        raise LightenError(f"the training data of '{data.name}' hold less than one batch")
+    return num_batches
 
 
 def distillation_loss(logits: Tensor, wanted: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +51,9 @@ def load_start(folder: Path) -> Start | None:
     try:
         document = torch.load(folder / PLANNED, map_location="cpu", weights_only=True)
         return Start(load_plan(folder / PLAN), document["state"], from_json(json.loads(document["results"])))
-    except (RuntimeError, EOFError, KeyError, TypeError, OSError, pickle.UnpicklingError) as error:
+    except LightenError:
+        raise
+    except Exception as error:  # the reader meets damage with errors of many types
         raise LightenError(
             f"cannot resume from '{folder / PLANNED}': it is damaged; start again with --force"
         ) from error

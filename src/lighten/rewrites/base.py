@@ -4,6 +4,7 @@ Axes of kernels: B groups of the convolution, O outputs and I inputs *of one gro
 A layer of one group has B = 1; a linear layer is a convolution with K = 1.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,7 +74,9 @@ def kernel_of(layer: Layer) -> Tensor:
     return layer.weight.detach().float().reshape(shape.num_groups, shape.num_outputs, shape.num_inputs, -1)
 
 
-def convolution(layer: Layer, in_channels: int, out_channels: int, groups: int = 1, axes=(), bias=False) -> nn.Module:
+def convolution(
+    layer: Layer, in_channels: int, out_channels: int, groups: int = 1, axes: Collection[int] = (), bias: bool = False
+) -> nn.Module:
     """A layer of the same type, dtype and device; the spatial `axes` carry the old window, stride, padding, dilation.
 
     The other axes have a window of 1. in_channels and out_channels are of the whole layer.

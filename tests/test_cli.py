@@ -1,0 +1,162 @@
+"""The command line: exit codes, one sentence for errors, one JSON document on standard output."""
+
+import json
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import lighten
+from lighten import cli
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command line; gives (exit code, standard output, standard error)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lighten", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A weights file for digits_vgg of 8 channels."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "digits.safetensors"
+    save_file(lighten.build_model("digits_vgg:width=8").state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, weights):
+    """A lightened folder made without training."""
+    out = tmp_path_factory.mktemp("made") / "light"
+    model = lighten.build_model("digits_vgg:width=8")
+    lighten.models.weights.load_weights(model, weights)
+    data = lighten.load_data("digits")
+    lighten.shrink(model, data, "macs<=0.6x", out=out, name="digits_vgg:width=8", recipe=lighten.Recipe(epochs=0))
+    return out
+
+
+def test_help_names_every_command(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    for command in ("shrink", "plan", "evaluate", "count", "bench", "export", "report", "demo"):
+        assert command in out
+
+
+def test_count_as_json(run):
+    code, out, _ = run("count", "resnet20", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["total"]["params"] == 269_722 and found["total"]["macs"] == 40_551_040
+    assert found["rows"][0] == {
+        "name": "conv1", "kind": "conv2d", "output_shape": [16, 32, 32], "params": 432, "macs": 442_368, "calls": 1,
+    }  # fmt: skip
+    assert found["uncounted"] == [] and found["convention"] == "macs"
+
+
+def test_count_for_people(run):
+    code, out, _ = run("count", "resnet20", "--input", "1x3x64x64")
+    assert code == 0 and f"{4 * (40_551_040 - 640) + 640:,}" in out
+
+
+def test_shrink_as_json_then_refuses_to_mix(run, weights, tmp_path):
+    out = tmp_path / "light"
+    arguments = ["shrink", "digits_vgg:width=8", "--weights", str(weights), "--data", "digits"]
+    arguments += ["--budget", "macs<=0.5x", "--epochs", "0", "--out", str(out), "--json"]
+    code, printed, err = run(*arguments)
+    found = json.loads(printed)
+    assert code == 0 and "moments" in err
+    assert found["out"] == str(out) and found["budget"] == ["macs<=0.5x"]
+    assert found["after"]["macs"] <= 0.5 * found["before"]["macs"]
+    assert {c["site"] for c in found["choices"]} and found["seconds"]["moments"] > 0
+    assert sorted(p.name for p in out.iterdir()) == [
+        "model.onnx", "plan.json", "report.html", "results.json", "weights.safetensors",
+    ]  # fmt: skip
+    code, printed, _ = run(*arguments)
+    assert (
+        code == 2
+        and "exists: choose another --out, or replace it with --force" in json.loads(printed)["error"]["message"]
+    )
+
+
+def test_evaluate_a_folder(run, folder):
+    code, out, _ = run("evaluate", str(folder), "--data", "digits", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["metric"] == "top1" and found["num_samples"] == 360
+    assert found["value"] == pytest.approx(json.loads((folder / "results.json").read_text())["after"]["accuracy"])
+
+
+def test_plan_writes_a_plan_that_fits(run, weights, tmp_path):
+    out = tmp_path / "plan.json"
+    arguments = ["plan", "digits_vgg:width=8", "--weights", str(weights), "--data", "digits"]
+    code, printed, _ = run(*arguments, "--budget", "macs<=0.5x", "--out", str(out))
+    assert code == 0 and str(out) in printed.replace("\n", "")
+    loaded = lighten.plan.plan.load_plan(out)
+    assert loaded.model == "digits_vgg:width=8" and loaded.choices
+
+
+def test_plan_refuses_a_drop(run, weights, tmp_path):
+    arguments = ["plan", "digits_vgg:width=8", "--weights", str(weights), "--data", "digits"]
+    code, _, err = run(*arguments, "--budget", "drop<=1", "--out", str(tmp_path / "p.json"))
+    assert code == 2 and "use `lighten shrink`" in err
+
+
+def test_bench_rows(run, folder):
+    code, out, _ = run("bench", "digits_vgg:width=8", str(folder), "--seconds", "0.1", "--json")
+    rows = json.loads(out)["rows"]
+    assert code == 0 and [row["model"] for row in rows] == ["digits_vgg:width=8", str(folder)]
+    assert rows[0]["ratio"] == 1 and rows[1]["ratio"] == pytest.approx(rows[1]["median_ms"] / rows[0]["median_ms"])
+
+
+def test_export_and_report(run, folder, tmp_path):
+    code, out, _ = run("export", str(folder), "--out", str(tmp_path / "m.onnx"), "--json")
+    assert code == 0 and json.loads(out)["parity"]["agrees"] is True
+    (folder / "report.html").unlink()
+    code, _, _ = run("report", str(folder))
+    assert code == 0 and (folder / "report.html").stat().st_size > 100_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["count", "resnet21"], 2, "there is no model 'resnet21'"),
+        (["count", "resnet20", "--input", "3by32"], 2, "cannot read the input shape '3by32'"),
+        (["count", "resnet20", "--input", "1x4x32x32"], 2, "the model fails on an input of shape (1, 4, 32, 32)"),
+        (["evaluate", "resnet20", "--data", "nowhere"], 2, "nowhere"),
+        (["count"], 2, "Missing argument"),
+        (["shrink", "resnet20", "--data", "digits", "--budget", "speed<=2", "--out", "x"], 2, "cannot read the budget"),
+        (["evaluate", "tests", "--data", "digits"], 2, "holds no lightened network: plan.json is missing"),
+    ],
+)
+def test_errors_are_one_sentence(run, arguments, code, sentence):
+    found, out, err = run(*arguments)
+    assert found == code and out == ""
+    assert sentence in err and "Traceback" not in err and len(err.strip().splitlines()) == 1
+    found, out, _ = run(*arguments, "--json")
+    assert found == code and sentence in json.loads(out)["error"]["message"]
+
+
+def test_an_impossible_budget_ends_with_3(run, weights, tmp_path):
+    arguments = ["shrink", "digits_vgg:width=8", "--weights", str(weights), "--data", "digits", "--epochs", "0"]
+    code, out, _ = run(*arguments, "--budget", "macs<=0.001x", "--out", str(tmp_path / "x"), "--json")
+    message = json.loads(out)["error"]["message"]
+    assert code == 3 and "at least" in message and "MACs are left" in message
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_lightened_folder_is_not_lightened_again(run, folder, tmp_path):
+    arguments = ["shrink", str(folder), "--data", "digits", "--budget", "macs<=0.5x", "--out", str(tmp_path / "y")]
+    code, _, err = run(*arguments)
+    assert code == 2 and "is lightened already" in err
