@@ -38,26 +38,30 @@ def dense_forward(layer: nn.Module, module: nn.Module):
 
     def forward(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            weight = dense_weight(module, layer.in_channels).reshape(layer.weight.shape)
+            weight = dense_weight(module, next(module.parameters()), layer.in_channels).reshape(layer.weight.shape)
         return layer._conv_forward(x, weight, sum(biases) if biases else None)
 
     return forward
 
 
-def dense_weight(module: nn.Module, in_channels: int) -> Tensor:
-    """w (outputs, inputs, window…) of the one convolution without groups that does what these layers do together."""
+def dense_weight(module: nn.Module, like: Tensor, in_channels: int) -> Tensor:
+    """w (outputs, inputs, window…) of the one convolution without groups that does what these layers do together.
+
+    like: any of their weights, for the number of axes, dtype and device.
+    """
     match module:
         case nn.Sequential():
-            weight = dense_weight(module[0], in_channels)
+            weight = dense_weight(module[0], like, in_channels)
             for layer in module[1:]:
-                weight = chain(weight, dense_weight(layer, weight.shape[0]))
+                weight = chain(weight, dense_weight(layer, like, weight.shape[0]))
             return weight
         case Sum():
-            return sum(dense_weight(branch, in_channels) for branch in module)
+            return sum(dense_weight(branch, like, in_channels) for branch in module)
         case Concat():
-            return torch.cat([dense_weight(branch, in_channels) for branch in module])
+            return torch.cat([dense_weight(branch, like, in_channels) for branch in module])
         case Repeat():
-            return torch.eye(in_channels).repeat(module.times, 1)[:, :, None, None]
+            copies = torch.eye(in_channels, dtype=like.dtype, device=like.device).repeat(module.times, 1)
+            return copies[(..., *[None] * (like.ndim - 2))]
     return without_groups(module)
 
 
@@ -79,5 +83,7 @@ def without_groups(layer: nn.Module) -> Tensor:
     if groups == 1:
         return weight
     w_BOI = weight.unflatten(0, (groups, -1))
-    blocks = torch.eye(groups, dtype=weight.dtype).view(groups, 1, groups, 1, *[1] * (weight.ndim - 2))
+    blocks = torch.eye(groups, dtype=weight.dtype, device=weight.device).view(
+        groups, 1, groups, 1, *[1] * (weight.ndim - 2)
+    )
     return (blocks * w_BOI[:, :, None]).flatten(2, 3).flatten(0, 1)
