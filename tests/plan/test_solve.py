@@ -7,7 +7,7 @@ import pytest
 
 from lighten.errors import BudgetError
 from lighten.network.cost import Cost
-from lighten.plan.solve import fixed_part, solve, spent
+from lighten.plan.solve import fixed_part, nearest_factor, solve, spent
 from lighten.plan.variants import Variant
 
 QUANTITIES = ("macs", "params", "latency")
@@ -31,9 +31,14 @@ def instance(seed: int, num_limits: int) -> tuple[dict[str, list[Variant]], dict
     fixed = {quantity: draw.uniform(0, 20) for quantity in QUANTITIES}
     limits = {}
     for quantity in draw.sample(QUANTITIES, num_limits):
-        sums = [total(chosen, quantity) for chosen in itertools.product(*variants.values())]
+        sums = [total(chosen, quantity) for chosen in every(variants)]
         limits[quantity] = fixed[quantity] + draw.uniform(min(sums), max(sums))
     return variants, limits, fixed
+
+
+def every(variants: dict[str, list[Variant]]):
+    """Every choice of one variant per site."""
+    return itertools.product(*variants.values())
 
 
 def total(chosen, quantity: str) -> float:
@@ -48,14 +53,13 @@ def is_within(chosen, limits: dict[str, float], fixed: dict[str, float]) -> bool
 @pytest.mark.parametrize("seed", range(12))
 def test_as_good_as_trying_everything(seed: int, num_limits: int):
     variants, limits, fixed = instance(100 * num_limits + seed, num_limits)
-    losses = [
-        sum(v.predicted_loss for v in chosen)
-        for chosen in itertools.product(*variants.values())
-        if is_within(chosen, limits, fixed)
-    ]
+    losses = [sum(v.predicted_loss for v in chosen) for chosen in every(variants) if is_within(chosen, limits, fixed)]
     if not losses:
-        with pytest.raises(BudgetError, match="no choice meets all of"):
+        with pytest.raises(BudgetError, match="each limit is feasible alone, but not all together"):
             solve(variants, limits, fixed)
+        factor = nearest_factor(variants, limits, fixed)
+        factors = [max((total(chosen, q) + fixed[q]) / v for q, v in limits.items()) for chosen in every(variants)]
+        assert factor == pytest.approx(min(factors), rel=1e-5)
         return
     chosen = solve(variants, limits, fixed)
     assert [v.site for v in chosen] == list(variants)
@@ -104,7 +108,7 @@ def test_limits_that_only_fail_together_are_all_named():
     with pytest.raises(BudgetError) as caught:
         solve(variants, {"macs": 5, "params": 5}, NOTHING)
     assert str(caught.value) == (
-        "no choice meets all of macs<=5 MACs, params<=5 parameters together: each is feasible alone, so loosen one"
+        "each limit is feasible alone, but not all together; the nearest that are: macs<=10 MACs, params<=10 parameters"
     )
 
 

@@ -48,7 +48,10 @@ class Recipe:
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run is: what a progress bar shows and the results keep. history: one record per finished epoch."""
+    """Where a run is: what a progress bar shows and the results keep. history: one record per finished epoch.
+
+    best_epoch: the one that is kept; 0 is the start.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -56,6 +59,7 @@ class Progress:
     seconds: float = 0.0
     share: float = 0.0
     loss: float = math.nan
+    best_epoch: int = 0
     best_accuracy: float = -1.0
     learning_rate: float = 0.0
     history: list[dict] = field(default_factory=list)
@@ -128,7 +132,7 @@ class Run:
         self.teacher = fabric.setup_module(teacher).requires_grad_(False)
         self.best = copy_state(lighter)
         self.progress = Progress(num_batches=count_batches(data))
-        self.progress.best_accuracy = evaluate(lighter, data.held_out).value - START_SLACK
+        self.progress.best_accuracy = evaluate(lighter, data.held_out).value
         self.start = time.monotonic()
         self.sum_loss, self.num_steps = 0.0, 0
 
@@ -204,9 +208,10 @@ class Run:
         """Measure the held-out slice, and keep the weights where they are the best so far."""
         progress = self.progress
         accuracy = evaluate(self.lighter, self.data.held_out).value
-        if accuracy >= progress.best_accuracy:
-            progress.best_accuracy, self.best = accuracy, copy_state(self.lighter)
         progress.epoch, progress.batch = progress.epoch + 1, 0
+        if accuracy >= progress.best_accuracy - (START_SLACK if progress.best_epoch == 0 else 0.0):
+            progress.best_epoch, progress.best_accuracy = progress.epoch, accuracy
+            self.best = copy_state(self.lighter)
         rate = self.optimizer.param_groups[0]["lr"]
         record = {"epoch": progress.epoch, "seconds": round(self.seconds(), 1), "loss": progress.loss}
         progress.history.append(record | {"held_out_accuracy": accuracy, "learning_rate": rate})
