@@ -3,6 +3,7 @@
 import errno
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from lighten.errors import LightenError
 from lighten.files import write_atomically, write_with
 
 
-@pytest.fixture
+@contextmanager
 def little_room() -> Iterator[None]:
-    """No file may grow beyond 1000 bytes: what a full disk does, for real."""
+    """No file may grow beyond 1000 bytes, as on a full disk; kept short, since pytest may write to a file itself."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
@@ -42,10 +43,10 @@ def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path):
     assert path.read_text() == "new"
 
 
-def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path, little_room: None):
+def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "t"
     path.write_text("old")
-    with pytest.raises(LightenError) as caught:
+    with pytest.raises(LightenError) as caught, little_room():
         write_with(path, lambda temporary: temporary.write_bytes(bytes(5000)))
     assert str(caught.value) == f"cannot write '{path}': File too large; what stood there is intact"
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
