@@ -39,9 +39,9 @@ class Case:
 CASES = {
     "resnet20-macs1.37-untrained": Case("resnet20", "macs<=0.7299x", "resnet20-cifar10-macs0.73-untrained", 91.4),
     "resnet20-macs2-untrained": Case("resnet20", "macs<=0.5x", "resnet20-cifar10-macs0.5-untrained", 90.0),
-    "resnet20-macs2.84": Case("resnet20", "macs<=0.3521x", "resnet20-cifar10-macs0.352", 91.0, 40, 20, 0.01),
-    "resnet20-latency": Case("resnet20", "latency<=0.5x", "resnet20-cifar10-latency0.5", 91.0, 40, 20, 0.01, 0.52),
-    "resnet56-macs2.57": Case("resnet56", "macs<=0.3891x", "resnet56-cifar10-macs0.389", 93.2, 16, 42, 0.002),
+    "resnet20-macs2.84": Case("resnet20", "macs<=0.3521x", "resnet20-cifar10-macs0.352", 91.0, 40, 25, 0.01),
+    "resnet20-latency": Case("resnet20", "latency<=0.5x", "resnet20-cifar10-latency0.5", 91.0, 40, 25, 0.01, 0.52),
+    "resnet56-macs2.57": Case("resnet56", "macs<=0.3891x", "resnet56-cifar10-macs0.389", 93.2, 40, 57, 0.01),
 }
 
 

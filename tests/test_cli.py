@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import lighten
@@ -51,7 +52,7 @@ def folder(tmp_path_factory, weights):
 def test_help_names_every_command(run):
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("shrink", "plan", "evaluate", "count", "bench", "export", "report", "demo"):
+    for command in ("shrink", "plan", "evaluate", "count", "bench", "export", "report", "demo", "train"):
         assert command in out
 
 
@@ -137,7 +138,7 @@ def test_export_and_report(run, folder, tmp_path):
         (["evaluate", "resnet20", "--data", "nowhere"], 2, "nowhere"),
         (["count"], 2, "Missing argument"),
         (["shrink", "resnet20", "--data", "digits", "--budget", "speed<=2", "--out", "x"], 2, "cannot read the budget"),
-        (["evaluate", "tests", "--data", "digits"], 2, "holds no lightened network: plan.json is missing"),
+        (["evaluate", "tests", "--data", "digits"], 2, "holds no network of ours: plan.json is missing"),
     ],
 )
 def test_errors_are_one_sentence(run, arguments, code, sentence):
@@ -160,3 +161,46 @@ def test_a_lightened_folder_is_not_lightened_again(run, folder, tmp_path):
     arguments = ["shrink", str(folder), "--data", "digits", "--budget", "macs<=0.5x", "--out", str(tmp_path / "y")]
     code, _, err = run(*arguments)
     assert code == 2 and "is lightened already" in err
+
+
+def test_train_and_go_on_from_its_folder(run, tmp_path):
+    arguments = ["--data", "digits", "--epochs", "1", "--recipe", "adamw:average_decay=0.5"]
+    code, out, err = run("train", "digits_vgg:width=4", *arguments, "--out", str(tmp_path / "net"), "--json")
+    found = json.loads(out)
+    assert code == 0 and found["out"] == str(tmp_path / "net") and "train" in err
+    assert found["model"] == "digits_vgg:num_classes=10,width=4" and found["recipe"]["average_decay"] == 0.5
+    code, out, _ = run(
+        "train", str(tmp_path / "net"), *arguments, "--rates", "features=0", "--out", str(tmp_path / "b")
+    )
+    assert code == 0 and "Weights to start from" in out and "net" in out
+    first, second = (lighten.load(tmp_path / name) for name in ("net", "b"))
+    assert torch.equal(first.features[0].weight, second.features[0].weight)
+    assert not torch.equal(first.classifier[1].weight, second.classifier[1].weight)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipe", "lion"], "there is no optimizer 'lion'; there are sgd, adamw"),
+        (["--recipe", "sgd:mixup=much"], "the option 'mixup' of '--recipe' must be a number, not 'much'"),
+        (["--recipe", "sgd:weight_decay=much"], "the option 'weight_decay' of '--recipe' must be a number, not 'much'"),
+        (["--recipe", "sgd:epochs=3"], "'--recipe' has no option 'epochs'; it takes warmup, clip_norm"),
+        (["--rates", "features"], "cannot read --rates 'features': write it as features=0.1,classifier=1"),
+        (["--rates", "head=0.1"], "no parameter belongs to 'head'"),
+    ],
+)
+def test_training_that_cannot_be(run, tmp_path, arguments, message):
+    code, _, err = run("train", "digits_vgg:width=4", "--data", "digits", "--out", str(tmp_path / "net"), *arguments)
+    assert code == 2 and message in " ".join(err.split()) and not (tmp_path / "net").exists()
+
+
+def test_evaluate_text_lines(run, tmp_path):
+    for n in range(12):
+        Image.new("L", (30 + n, 10), 20 * n).save(tmp_path / f"{n}.png")
+    (tmp_path / "labels.tsv").write_text("".join(f"{n}.png\tTotal: 5\n" for n in range(12)))
+    code, out, _ = run("evaluate", "easyocr_english_g2", "--data", f"lines:{tmp_path}", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["metric"] == "word_accuracy" and found["value"] == found["exact"] == 0
+    assert found["cer"] > 0 and found["num_samples"] > 0 and "ignoring_case_and_spaces" in found
+    code, _, err = run("evaluate", "crnn", "--data", f"lines:{tmp_path}")
+    assert code == 2 and "the character ':', which is not in the alphabet" in " ".join(err.split())

@@ -9,6 +9,7 @@ from lighten.network.trace import trace
 from lighten.planning import Settings
 from lighten.recover.distil import Recipe
 from lighten.shrink import Lightened, shrink
+from lighten.train import Trained, TrainRecipe, train
 
 __all__ = [
     "BudgetError",
@@ -17,6 +18,8 @@ __all__ = [
     "Lightened",
     "Recipe",
     "Settings",
+    "TrainRecipe",
+    "Trained",
     "as_data",
     "build_model",
     "evaluate",
@@ -24,4 +27,5 @@ __all__ = [
     "load_data",
     "shrink",
     "trace",
+    "train",
 ]

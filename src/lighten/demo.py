@@ -3,17 +3,16 @@
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-from lighten.data import Data, load_data
+from lighten.data import load_data
 from lighten.models import build_model
 from lighten.progress import OnProgress
 from lighten.recover.distil import Recipe
 from lighten.shrink import Lightened, shrink
+from lighten.train import TrainRecipe, fit
 
 MODEL, DATA, BUDGET = "digits_vgg", "digits", "latency<=0.4x"
-NUM_EPOCHS = 8
+TRAINING = TrainRecipe(epochs=8, optimizer="adamw", learning_rate=4e-3, average_decay=0.0, label_smoothing=0.0)
 RECIPE = Recipe(epochs=12)
 
 
@@ -22,20 +21,5 @@ def demo(out: Path, show: OnProgress) -> Lightened:
     torch.manual_seed(0)
     data = load_data(DATA)
     model = build_model(MODEL)
-    train(model, data, show)
+    fit(model, data, TRAINING, show)
     return shrink(model, data, BUDGET, out=out, name=MODEL, recipe=RECIPE, force=True, show=show)
-
-
-def train(model: nn.Module, data: Data, show: OnProgress) -> None:
-    """A few epochs of AdamW, in place: enough for digits."""
-    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=NUM_EPOCHS * len(data.train))
-    model.train()
-    for epoch in range(NUM_EPOCHS):
-        show("train", epoch / NUM_EPOCHS, f"the dense network, epoch {epoch + 1}/{NUM_EPOCHS}")
-        for inputs, labels in data.train:
-            optimizer.zero_grad()
-            F.cross_entropy(model(inputs), labels).backward()
-            optimizer.step()
-            schedule.step()
-    show("train", 1.0, "")

@@ -6,21 +6,25 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lighten.data import Data, load_data
+from lighten.data.lines import FORMATS
 from lighten.errors import LightenError
 from lighten.folder import PLAN, load
 from lighten.models import parse_model
 from lighten.models.weights import load_weights
 from lighten.plan.plan import load_plan
+from lighten.references import split_options
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A network in evaluation mode. text: what rebuilds it, None for a folder; input_shape: None where unknown."""
+    """A network. text: what rebuilds it, or its original; input_shape: None where unknown."""
 
     model: nn.Module
     title: str
     text: str | None
     input_shape: tuple[int, ...] | None
+    is_lightened: bool = False
 
     def example(self, shape_text: str | None, batch: int = 1) -> Tensor:
         """Zeros of `--input`, or of the network's own input shape; raises LightenError without either."""
@@ -33,19 +37,48 @@ class Opened:
 
 
 def open_model(text: str, weights: str | None = None) -> Opened:
-    """The network that `text` names; raises LightenError where it doesn't exist or the weights don't fit."""
+    """The network that `text` names, in evaluation mode.
+
+    A folder is one that `shrink` or `train` made. Raises LightenError where there is none, or the weights don't fit.
+    """
     folder = Path(text)
     if (folder / PLAN).is_file():
         if weights:
             raise LightenError(f"'{text}' has weights of its own: leave --weights out")
-        return Opened(load(folder), folder.resolve().name, None, load_plan(folder / PLAN).input_shape)
+        plan = load_plan(folder / PLAN)
+        return Opened(load(folder), folder.resolve().name, plan.model, plan.input_shape, bool(plan.choices))
     if folder.is_dir():
-        raise LightenError(f"the folder '{text}' holds no lightened network: {PLAN} is missing")
+        raise LightenError(f"the folder '{text}' holds no network of ours: {PLAN} is missing")
     spec = parse_model(text)
     model = spec.build()
     if weights:
         load_weights(model, weights)
     return Opened(model.eval(), spec.text, spec.text, spec.input_shape)
+
+
+def open_to_train(text: str, weights: str | None, num_classes: int) -> Opened:
+    """The network that `text` names, with that many classes if it is a built-in one that isn't told otherwise.
+
+    weights: may be of other classes; the last layer keeps its fresh weights then.
+    """
+    if (Path(text) / PLAN).is_file():
+        return open_model(text, weights)
+    spec = parse_model(text)
+    if spec.input_shape is not None and "num_classes" not in spec.options:
+        spec = parse_model(text, num_classes=num_classes)
+    model = spec.build()
+    if weights:
+        load_weights(model, weights, new_head=True)
+    return Opened(model, spec.text, spec.text, spec.input_shape)
+
+
+def data_for(model_text: str, data_text: str) -> Data:
+    """The data that `data_text` names; lines of text are prepared as the network reads them, unless it tells how."""
+    folder = Path(model_text)
+    network = load_plan(folder / PLAN).model if (folder / PLAN).is_file() else model_text
+    name = split_options(network or "")[0]
+    is_plain = data_text.startswith("lines:") and "reader" not in split_options(data_text)[1]
+    return load_data(data_text, **({"reader": name} if is_plain and name in FORMATS else {}))
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

@@ -234,10 +234,5 @@ def check_data(model: nn.Module, data: Data) -> Tensor:
     trace(model, inputs[:1])
     with torch.no_grad():
         logits = model.eval()(inputs[:2])
-    if logits.ndim != 2:
-        raise LightenError(f"the model gives outputs of shape {tuple(logits.shape)}; needed is (batch, classes)")
-    if logits.shape[1] != data.num_classes:
-        raise LightenError(
-            f"the model has {logits.shape[1]} classes and the data '{data.name}' have {data.num_classes}"
-        )
+    data.check_logits(logits)
     return inputs

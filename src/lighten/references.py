@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lighten.errors import LightenError
 
@@ -53,7 +53,7 @@ def read_value(text: str) -> Option:
 def check_options(
     name: str, function: Callable[..., Any], options: Mapping[str, Option], without: tuple[str, ...] = ()
 ) -> None:
-    """Raise LightenError for an option that `function` doesn't take or whose type differs from its default's.
+    """Raise LightenError for an option that `function` doesn't take, or of another type than its default.
 
     without: parameters that aren't the user's to set.
     """
@@ -68,10 +68,17 @@ def check_options(
         if key not in allowed and not open_ended:
             known = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
             raise LightenError(f"'{name}' has no option '{key}'; {known}")
-        default = named[key].default if key in named else None
-        if type(default) in (bool, int, float) and not fits(value, type(default)):
-            wanted = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]
+        kind = kind_of(named[key]) if key in named else None
+        if kind in (bool, int, float) and not fits(value, kind):
+            wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
             raise LightenError(f"the option '{key}' of '{name}' must be {wanted}, not '{value}'")
+
+
+def kind_of(parameter: inspect.Parameter) -> type | None:
+    """The type of a parameter's default, or the one that its annotation names beside None."""
+    if parameter.default is not None:
+        return type(parameter.default)
+    return next(iter(get_args(parameter.annotation)), None)
 
 
 def fits(value: Option, kind: type) -> bool:

@@ -30,12 +30,13 @@ from lighten.planning import (
     prepare,
 )
 from lighten.progress import OnProgress, Stages, silent
-from lighten.recover.distil import Progress, Recipe, distil
+from lighten.recover.distil import Recipe, distil
 from lighten.recover.job import Start, load_start, save_start
 from lighten.recover.repair import repair
 from lighten.report.html import write_report
 from lighten.report.outcome import final_results, planned_results
 from lighten.report.results import Divergence, Repair, Results, write_results
+from lighten.training.run import Progress
 
 NUM_REPAIR_IMAGES = 1024
 NUM_HELD_OUT_IMAGES = 512  # for the repair's own decisions
@@ -188,11 +189,7 @@ def recover(
         return Progress()
 
     def show(progress: Progress) -> None:
-        left = progress.seconds * (1 - progress.share) / max(progress.share, 1e-6)
-        words = f"epoch {progress.epoch + 1}/{recipe.epochs} · loss {progress.loss:.4f}"
-        if progress.history:
-            words += f" · held-out {progress.history[-1]['held_out_accuracy']:.2f} %"
-        stages.show("recover", min(progress.share, 1.0), f"{words} · {left / 60:.1f} min left")
+        stages.show("recover", min(progress.share, 1.0), progress.describe(recipe.epochs))
 
     with stages.stage("recover"):
         checkpoint = folder / CHECKPOINT if folder else None

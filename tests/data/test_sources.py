@@ -63,7 +63,7 @@ def test_name_gives_the_same_data_again():
     ("text", "message"),
     [
         ("digit", "there are no data 'digit'; did you mean digits?"),
-        ("zzz", "there are no data 'zzz'; known are cifar10, digits, images, and package.module:callable"),
+        ("zzz", "there are no data 'zzz'; known are cifar10, digits, images, lines, and package.module:callable"),
         ("digits:/tmp", "'digits' takes no path, but '/tmp' was given"),
         ("images", "'images' needs a path: images:PATH"),
         ("cifar10:", "'cifar10' needs a path: cifar10:PATH"),

@@ -59,7 +59,7 @@ def test_dropout_is_off():
         ([(LOGITS * math.nan, torch.zeros(4))], r"the model's outputs aren't finite \(NaN or infinity\)"),
         (
             [(torch.zeros(2, 3, 4), torch.zeros(2))],
-            r"the model gives \(2, 3, 4\); a classifier gives \(batch, classes\)",
+            r"the model gives \(2, 3, 4\) for labels \(2,\); a classifier gives \(batch, classes\), a recogniser",
         ),
     ],
 )

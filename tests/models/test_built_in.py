@@ -9,11 +9,19 @@ from lighten.models import MODELS, ModelSpec, build_model, input_shape, parse_mo
 from lighten.network.trace import trace
 
 GOLDEN = {  # parameters, MACs; the ResNets' parameters: He et al. 2016, table 6
+    "crnn": (8_331_301, 2_216_913_408),
+    "crnn_separable": (3_561_391, 463_848_960),
     "digits_vgg": (168_426, 6_627_968),
+    "easyocr_english_g2": (3_781_345, 959_438_592),
+    "mobilenet_v1": (4_231_976, 568_740_352),
+    "mobilenet_v2": (3_504_872, 300_774_272),
+    "mobilenet_v3_large": (5_483_032, 216_589_760),
+    "mobilenet_v3_small": (2_542_856, 56_510_400),
     "resnet20": (269_722, 40_551_040),
     "resnet32": (464_154, 68_862_592),
     "resnet44": (658_586, 97_174_144),
     "resnet56": (853_018, 125_485_696),
+    "vgg16_bn": (14_728_266, 313_201_664),
 }
 
 
@@ -28,7 +36,15 @@ def test_counts(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_num_classes(name):
     model = build_model(f"{name}:num_classes=7").eval()
-    assert model(torch.randn(2, *input_shape(name))).shape == (2, 7)
+    logits = model(torch.randn(2, *input_shape(name)))
+    assert (len(logits), logits.shape[-1]) == (2, 7) and logits.ndim == (3 if "crnn" in name or "ocr" in name else 2)
+
+
+@pytest.mark.parametrize("width", [2, 6, 32])
+def test_width_of_resnet(width):
+    model = build_model("resnet20", width=width).eval()
+    assert [model.conv1.out_channels, model.linear.in_features] == [width, 4 * width]
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_width_of_digits_vgg():
@@ -59,8 +75,11 @@ def test_users_callable():
     [
         ("resnet2", "there is no model 'resnet2'; did you mean resnet32 or resnet20 or resnet56?"),
         ("resnet2:num_classes=3", "there is no model 'resnet2'; did you mean resnet32"),
-        ("zzz", "there is no model 'zzz'; known are digits_vgg, resnet20, .*, and package.module:callable"),
-        ("resnet20:classes=3", "'resnet20' has no option 'classes'; it takes num_classes"),
+        ("zzz", "there is no model 'zzz'; known are crnn, crnn_separable, .*, and package.module:callable"),
+        ("resnet20:classes=3", "'resnet20' has no option 'classes'; it takes num_classes, width"),
+        ("resnet20:width=5", "cannot build the model 'resnet20:width=5': .* an even width of at least 2, not 5"),
+        ("mobilenet_v1:alpha=0.001", "'mobilenet_v1:alpha=0.001': alpha=0.001 leaves no channels"),
+        ("crnn:head=rnn", "there is no head 'rnn'; there are bilstm, gru, conv"),
         ("resnet20:num_classes=many", "'num_classes' of 'resnet20' must be a whole number, not 'many'"),
         ("resnet20:num_classes=-1", "cannot build the model 'resnet20:num_classes=-1': "),
         ("torch.nn:Linear:wide=3", "'torch.nn:Linear' has no option 'wide'; it takes in_features, out_features"),

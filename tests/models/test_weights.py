@@ -138,3 +138,97 @@ def test_published_weights_fit(shared_data):
         model = build_model(name)
         load_weights(model, folder / f"{name}.safetensors")
         assert model.bn1.running_mean.abs().max() > 0
+
+
+def renamed(trained: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors as another author would call them; 9 and 10 are in order as numbers only."""
+    names = {"0": "net.8.conv", "1": "net.9.bn", "2": "net.10.fc"}
+    return {f"{names[n.split('.')[0]]}.{n.split('.')[1]}": tensor for n, tensor in trained.items()}
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_other_names_fit_in_order(tmp_path, trained, suffix):
+    path = tmp_path / f"w{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(renamed(trained), path)
+    model = network()
+    load_weights(model, path)
+    assert_filled(model, trained)
+
+
+def test_a_pointwise_convolution_fits_a_linear_layer(tmp_path, trained):
+    torch.save(renamed(trained | {"2.weight": trained["2.weight"][:, :, None, None]}), tmp_path / "w.pt")
+    model = network()
+    load_weights(model, tmp_path / "w.pt")
+    assert_filled(model, trained)
+
+
+def other_order(trained: dict[str, torch.Tensor], case: str) -> dict[str, torch.Tensor]:
+    given = renamed(trained)
+    match case:
+        case "layers swapped":
+            return dict(reversed(given.items()))
+        case "kinds differ":
+            del given["net.9.bn.running_var"]
+        case "shapes differ":
+            given["net.8.conv.weight"] = torch.zeros(2, 1, 5, 5)
+        case "a 3×3 convolution for a linear layer":
+            given["net.10.fc.weight"] = torch.zeros(2, 2, 3, 3)
+        case "a layer more":
+            given["net.11.fc.weight"] = torch.zeros(2, 2)
+        case "a known name elsewhere":
+            return {n.replace("net.10.fc", "0").replace("net.8.conv", "2"): t for n, t in given.items()}
+    return given
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("layers swapped", "kinds differ", "shapes differ", "a 3×3 convolution for a linear layer", "a layer more"),
+        "a known name elsewhere",
+    ],
+)
+def test_what_does_not_fit_in_order_is_refused(tmp_path, trained, case):
+    torch.save(other_order(trained, case), tmp_path / "w.pt")
+    model = network()
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    with pytest.raises(LightenError, match="are not this model's"):
+        load_weights(model, tmp_path / "w.pt")
+    assert_filled(model, before)
+
+
+def test_published_names(tmp_path, trained):
+    model = network()
+    model.published_names = {"last": "2", "middle": "1", "first": "0", "unused": "3"}
+    theirs = {ours: name for name, ours in model.published_names.items()}
+    save_file(
+        {f"{theirs[n.split('.')[0]]}.{n.split('.')[1]}": t for n, t in trained.items()}, tmp_path / "w.safetensors"
+    )
+    load_weights(model, tmp_path / "w.safetensors")
+    assert_filled(model, trained)
+
+
+@pytest.mark.parametrize("names", [dict, renamed])
+def test_another_number_of_classes(tmp_path, trained, names):
+    given = names(trained | {"2.weight": torch.zeros(7, 2), "2.bias": torch.zeros(7)})
+    torch.save(given, tmp_path / "w.pt")
+    expected = r"w.pt' are for 7 classes, the model has 2; build it with num_classes=7$"
+    with pytest.raises(LightenError, match=expected):
+        load_weights(network(), tmp_path / "w.pt")
+
+
+def test_a_new_head_keeps_its_own_weights(tmp_path):
+    torch.manual_seed(1)
+    stored, model = build_model("digits_vgg:width=4"), build_model("digits_vgg:width=4,num_classes=3")
+    own = model.classifier[-1].weight.clone()
+    save_file(stored.state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(LightenError, match="are for 10 classes, the model has 3"):
+        load_weights(model, tmp_path / "w.safetensors")
+    load_weights(model, tmp_path / "w.safetensors", new_head=True)
+    assert torch.equal(model.classifier[-1].weight, own)
+    assert torch.equal(model.features[0].weight, stored.features[0].weight)
+
+
+def test_a_new_head_excuses_nothing_else(tmp_path):
+    save_file(build_model("digits_vgg:width=8").state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(LightenError, match="of another shape"):
+        load_weights(build_model("digits_vgg:width=4,num_classes=3"), tmp_path / "w.safetensors", new_head=True)

@@ -14,9 +14,11 @@ from lighten.measure.accuracy import Accuracy
 from lighten.plan.apply import apply_plan
 from lighten.plan.plan import Choice, Plan
 from lighten.recover import distil as module
-from lighten.recover.checkpoint import load_checkpoint
-from lighten.recover.distil import Progress, Recipe, Run, distil, distillation_loss
+from lighten.recover.distil import Recipe, distil, distillation_loss, recovery
 from lighten.recover.speed import Way
+from lighten.training import run as loop
+from lighten.training.checkpoint import load_checkpoint
+from lighten.training.run import Progress
 
 CHOICES = (Choice("3", "low-rank", {"rank": 4}), Choice("7", "depthwise", {"rank": 1}))
 SITES = tuple(choice.site for choice in CHOICES)
@@ -49,7 +51,7 @@ def test_loss_falls_and_accuracy_rises(lighter, trained, small_data):
     progress = distil(lighter, trained, small_data, replace(RECIPE, epochs=3))
     losses = [record["loss"] for record in progress.history]
     assert len(losses) == 3 and losses[2] < 0.5 * losses[0]
-    assert progress.best_accuracy > 80 and progress.best_accuracy == module.evaluate(lighter, small_data.held_out).value
+    assert progress.best_accuracy > 80 and progress.best_accuracy == loop.evaluate(lighter, small_data.held_out).value
     assert set(progress.history[0]) == {"epoch", "seconds", "loss", "held_out_accuracy", "learning_rate"}
     assert [record["epoch"] for record in progress.history] == [1, 2, 3]
 
@@ -93,7 +95,7 @@ def test_minutes_end_a_run_in_the_middle_of_an_epoch(lighter, trained, small_dat
     def second_passes(progress: Progress) -> None:
         Clock.now += 1.0
 
-    monkeypatch.setattr(module, "time", Clock)
+    monkeypatch.setattr(loop, "time", Clock)
     recipe = replace(RECIPE, epochs=50, minutes=15 / 60)
     progress = distil(lighter, trained, small_data, recipe, on_progress=second_passes)
     assert 1 <= len(progress.history) <= 2
@@ -103,7 +105,7 @@ def test_minutes_end_a_run_in_the_middle_of_an_epoch(lighter, trained, small_dat
 
 def test_the_learning_rate_warms_up_and_falls_to_zero(lighter, trained, small_data):
     recipe = replace(RECIPE, epochs=4, warmup=0.25, learning_rate=0.02)
-    run = Run(lighter, trained, small_data, recipe, "32-true")
+    run = recovery(lighter, trained, small_data, recipe, "32-true")
     run.progress.learning_rate = recipe.learning_rate
     rates = []
     while not run.is_over():
@@ -163,7 +165,7 @@ def test_a_checkpoint_of_another_plan_is_refused(lighter, trained, small_data, t
     other = apply_plan(trained, Plan(None, (1, 8, 8), (Choice("3", "low-rank", {"rank": 5}),)))
     with pytest.raises(LightenError) as caught:
         distil(other, trained, small_data, RECIPE, (), tmp_path / "c.pt", resume=True)
-    assert str(caught.value) == "cannot resume: the checkpoint belongs to another plan or network"
+    assert str(caught.value) == "cannot resume: the checkpoint belongs to another recovery or network"
 
 
 def test_a_damaged_checkpoint_is_refused(lighter, trained, small_data, tmp_path):
@@ -234,7 +236,7 @@ def test_labels_count_where_the_data_have_them(lighter, trained, small_data):
         network = apply_plan(trained, plan)
         network.load_state_dict(lighter.state_dict())
         recipe = replace(RECIPE, epochs=1, label_weight=weight)
-        run = Run(network, trained, relabelled(small_data, label), recipe, "32-true")
+        run = recovery(network, trained, relabelled(small_data, label), recipe, "32-true")
         run.progress.learning_rate = recipe.learning_rate
         for batch in list(run.epoch_batches())[:3]:
             run.step(*batch)
@@ -256,6 +258,15 @@ def test_the_loss_by_hand():
     assert distillation_loss(wanted, wanted, torch.full((4,), -1), recipe).abs() < 1e-6
 
 
+def test_the_loss_of_a_recogniser_is_the_mean_over_its_steps():
+    logits, wanted, labels = torch.randn(2, 5, 3), torch.randn(2, 5, 3), torch.ones(2, 4, dtype=torch.long)
+    found = distillation_loss(logits, wanted, labels, Recipe())
+    steps = [
+        distillation_loss(logits[:, t], wanted[:, t], torch.full((2,), -1), Recipe(label_weight=0.0)) for t in range(5)
+    ]
+    torch.testing.assert_close(found, sum(steps) / 5)
+
+
 @pytest.mark.parametrize(
     ("accuracies", "best"),
     [
@@ -268,7 +279,7 @@ def test_the_loss_by_hand():
 )
 def test_the_best_epoch_on_held_out_data_is_what_remains(lighter, trained, small_data, monkeypatch, accuracies, best):
     given = iter(accuracies)
-    monkeypatch.setattr(module, "evaluate", lambda network, loader: Accuracy("top1", float(next(given)), 300))
+    monkeypatch.setattr(loop, "evaluate", lambda network, loader: Accuracy("top1", float(next(given)), 300))
     states = [state_of(lighter)]
 
     def keep(progress: Progress) -> None:

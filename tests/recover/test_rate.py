@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from lighten.recover.distil import Recipe, Run
+from lighten.recover.distil import Recipe, recovery
 from lighten.recover.rate import gentle_rate
 
 
@@ -16,7 +16,7 @@ def run(trained, small_data):
     with torch.no_grad():
         for parameter in student.parameters():
             parameter += 0.1 * parameter.std(correction=0) * torch.randn_like(parameter)
-    return Run(student, trained, small_data, Recipe(), "32-true")
+    return recovery(student, trained, small_data, Recipe(), "32-true")
 
 
 def test_a_rate_that_blows_up_is_passed_over(run):
@@ -32,9 +32,9 @@ def test_the_lowest_is_taken_where_none_is_gentle(run):
 
 
 def test_the_run_stays_as_it_was(run):
-    before = {name: value.clone() for name, value in run.lighter.state_dict().items()}
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
     gentle_rate(run)
-    after = run.lighter.state_dict()
+    after = run.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not run.optimizer.state and run.progress.batch == 0
-    assert all(parameter.grad is None for parameter in run.lighter.parameters())
+    assert all(parameter.grad is None for parameter in run.model.parameters())

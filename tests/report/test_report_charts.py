@@ -64,18 +64,19 @@ def test_loss_prediction_draws_what_a_log_axis_can_show(make_results):
     assert charts.loss_prediction(make_results(divergence=(bad,))) is None
 
 
-def test_recovery_shows_loss_and_accuracy(make_results):
-    figure = charts.recovery(make_results())
+def test_curves_shows_loss_and_accuracy(make_results):
+    results = make_results()
+    figure = charts.curves(results.recovery, results.before.held_out_accuracy)
     series = {trace.name: list(trace.y) for trace in figure.data}
     assert series["training loss"] == [0.9, 0.5]
     assert series["held-out accuracy"] == [88.0, 91.5]
     assert series["original network"] == [92.0, 92.0]
-    assert charts.recovery(make_results(recovery=())) is None
+    assert charts.curves(()) is None
 
 
-def test_recovery_without_held_out_samples(make_results):
+def test_curves_without_held_out_samples(make_results):
     epochs = tuple(replace(epoch, held_out_accuracy=None) for epoch in make_results().recovery)
-    assert [trace.name for trace in charts.recovery(make_results(recovery=epochs)).data] == ["training loss"]
+    assert [trace.name for trace in charts.curves(epochs).data] == ["training loss"]
 
 
 def test_totals_are_ratios(make_results):

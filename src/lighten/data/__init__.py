@@ -9,6 +9,7 @@ from lighten.data.batches import Batches, Data, Loader
 from lighten.data.cifar10 import load_cifar10
 from lighten.data.digits import load_digits
 from lighten.data.image_folder import load_image_folder
+from lighten.data.lines import load_lines
 from lighten.data.split import as_data
 from lighten.errors import LightenError
 from lighten.references import (
@@ -27,14 +28,16 @@ SOURCES: dict[str, Callable[..., Data]] = {
     "cifar10": load_cifar10,
     "digits": load_digits,
     "images": load_image_folder,
+    "lines": load_lines,
 }
 
 
 def load_data(text: str, **options: Option) -> Data:
-    """What `digits`, `cifar10:PATH`, `images:PATH` or `package.module:callable`, each with `[:key=value,…]`, means.
+    """What `digits`, `cifar10:PATH`, `images:PATH`, `lines:PATH` or `package.module:callable` means.
 
-    A callable gives what `as_data` accepts; `options` override the text's. Data.name is the text that gives it back.
-    Raises LightenError for unknown names and options, missing paths and what can't be imported.
+    Options follow as `:key=value,…`; `options` override them. A callable gives what `as_data` accepts. Data.name is the
+    text that gives the data back. Raises LightenError for unknown names and options, missing paths and what can't be
+    imported.
     """
     name, chosen = split_options(text)
     chosen |= options

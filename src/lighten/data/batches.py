@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lighten.errors import LightenError
+
 Loader = Iterable[tuple[Tensor, Tensor]]
 
 
@@ -18,6 +20,7 @@ class Data:
     calibration: the same kind of batches, not augmented, for moments and repair.
     held_out: a slice of the *training* data that recovery never sees: plans and epochs are chosen on it.
     test: looked at once, at the end; None where there is none.
+    metric: `top1`, or `word_accuracy` of text lines, whose classes 1, 2, … are the characters of the alphabet.
     """
 
     name: str
@@ -27,6 +30,18 @@ class Data:
     test: Loader | None
     num_classes: int
     metric: str = "top1"
+    alphabet: str | None = None
+
+    def check_logits(self, logits: Tensor) -> None:
+        """Raise LightenError unless they are what a network for these data gives."""
+        reads_text = self.metric == "word_accuracy"
+        if logits.ndim != (3 if reads_text else 2):
+            needed = "(batch, steps, classes)" if reads_text else "(batch, classes)"
+            raise LightenError(f"the model gives outputs of shape {tuple(logits.shape)}; needed is {needed}")
+        if logits.shape[-1] != self.num_classes:
+            raise LightenError(
+                f"the model has {logits.shape[-1]} classes and the data '{self.name}' have {self.num_classes}"
+            )
 
 
 @dataclass(frozen=True, eq=False)

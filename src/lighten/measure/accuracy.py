@@ -1,4 +1,4 @@
-"""How often a classifier is right, and how far its answers lie from its teacher's."""
+"""How often a network is right, and how far its answers lie from its teacher's."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lighten.data.batches import Loader
 from lighten.errors import LightenError
+from lighten.measure.ctc import best_path, without_blanks
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,36 +36,46 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def evaluate(model: nn.Module, loader: Loader) -> Accuracy:
-    """Top-1 accuracy over all batches.
+    """Over all batches: top-1 accuracy of a classifier, lines read without a mistake (word accuracy) of a recogniser.
 
     Raises LightenError where there are no samples, no labels, labels beyond the outputs, or outputs not finite.
     """
     num_right = num_samples = 0
+    metric = "top1"
     with evaluation_mode(model):
         for inputs, labels in loader:
             logits = model(inputs)
             check_answers(logits, labels)
-            num_right += int((logits.argmax(1) == labels).sum())
+            if logits.ndim == 3:
+                metric = "word_accuracy"
+                pairs = zip(best_path(logits), labels.tolist(), strict=True)
+                num_right += sum(read == without_blanks(true) for read, true in pairs)
+            else:
+                num_right += int((logits.argmax(1) == labels).sum())
             num_samples += len(labels)
     if num_samples == 0:
         raise LightenError("cannot measure the accuracy: the data hold no samples")
-    return Accuracy("top1", 100 * num_right / num_samples, num_samples)
+    return Accuracy(metric, 100 * num_right / num_samples, num_samples)
 
 
 def check_answers(logits: Tensor, labels: Tensor) -> None:
-    """Raise LightenError unless each sample has finite logits and a label among them."""
-    if logits.ndim != 2:
+    """Raise LightenError unless each sample has finite logits and a label among them.
+
+    A classifier gives (batch, classes) for labels (batch), a recogniser (batch, steps, classes) for (batch, length).
+    """
+    if logits.ndim != labels.ndim + 1 or logits.ndim not in (2, 3):
         raise LightenError(
-            f"cannot measure the accuracy: the model gives {tuple(logits.shape)}; a classifier gives (batch, classes)"
+            f"cannot measure the accuracy: the model gives {tuple(logits.shape)} for labels {tuple(labels.shape)}; "
+            "a classifier gives (batch, classes), a recogniser of text lines (batch, steps, classes)"
         )
     if not logits.isfinite().all():
         raise LightenError("cannot measure the accuracy: the model's outputs aren't finite (NaN or infinity)")
-    if len(labels) and int(labels.min()) < 0:
+    if labels.numel() and int(labels.min()) < 0:
         raise LightenError("cannot measure the accuracy: the data have no labels")
-    if len(labels) and int(labels.max()) >= logits.shape[1]:
+    if labels.numel() and int(labels.max()) >= logits.shape[-1]:
         raise LightenError(
             f"cannot measure the accuracy: the data have label {int(labels.max())}, "
-            f"the model only {logits.shape[1]} outputs"
+            f"the model only {logits.shape[-1]} outputs"
         )
 
 

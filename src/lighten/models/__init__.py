@@ -6,8 +6,14 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from lighten.errors import LightenError
+from lighten.models.crnn import crnn, crnn_separable
 from lighten.models.digits_vgg import digits_vgg
+from lighten.models.easyocr import easyocr_english_g2
+from lighten.models.mobilenet_v1 import mobilenet_v1
+from lighten.models.mobilenet_v2 import mobilenet_v2
+from lighten.models.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from lighten.models.resnet_cifar import resnet20, resnet32, resnet44, resnet56
+from lighten.models.vgg import vgg16_bn
 from lighten.models.weights import load_weights
 from lighten.references import (
     Option,
@@ -32,11 +38,19 @@ class BuiltIn:
 
 
 MODELS: dict[str, BuiltIn] = {
+    "crnn": BuiltIn(crnn, (1, 32, 320)),
+    "crnn_separable": BuiltIn(crnn_separable, (1, 32, 320)),
     "digits_vgg": BuiltIn(digits_vgg, (1, 16, 16)),
+    "easyocr_english_g2": BuiltIn(easyocr_english_g2, (1, 64, 256)),
+    "mobilenet_v1": BuiltIn(mobilenet_v1, (3, 224, 224)),
+    "mobilenet_v2": BuiltIn(mobilenet_v2, (3, 224, 224)),
+    "mobilenet_v3_large": BuiltIn(mobilenet_v3_large, (3, 224, 224)),
+    "mobilenet_v3_small": BuiltIn(mobilenet_v3_small, (3, 224, 224)),
     "resnet20": BuiltIn(resnet20, (3, 32, 32)),
     "resnet32": BuiltIn(resnet32, (3, 32, 32)),
     "resnet44": BuiltIn(resnet44, (3, 32, 32)),
     "resnet56": BuiltIn(resnet56, (3, 32, 32)),
+    "vgg16_bn": BuiltIn(vgg16_bn, (3, 32, 32)),
 }
 
 

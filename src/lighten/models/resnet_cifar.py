@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lighten.errors import LightenError
+
 
 class PadShortcut(nn.Module):
     """Every second pixel, with zero channels added in equal parts on both sides (option A: no parameters).
@@ -36,19 +38,22 @@ class BasicBlock(nn.Module):
 
 
 class ResNetCifar(nn.Module):
-    """Three stages of 16, 32 and 64 channels; depth = 6·blocks_per_stage + 2.
+    """Three stages of `width`, 2·width and 4·width channels; depth = 6·blocks_per_stage + 2.
 
-    x: (N, 3, H, W), 32×32 as trained → logits (N, num_classes).
+    x: (N, 3, H, W), 32×32 as trained → logits (N, num_classes). Raises LightenError for an odd width, which the
+    shortcuts can't pad equally on both sides.
     """
 
-    def __init__(self, blocks_per_stage: int, num_classes: int = 10):
+    def __init__(self, blocks_per_stage: int, num_classes: int = 10, width: int = 16):
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = stage(16, 16, blocks_per_stage, stride=1)
-        self.layer2 = stage(16, 32, blocks_per_stage, stride=2)
-        self.layer3 = stage(32, 64, blocks_per_stage, stride=2)
-        self.linear = nn.Linear(64, num_classes)
+        if width < 2 or width % 2:
+            raise LightenError(f"a ResNet for CIFAR needs an even width of at least 2, not {width}")
+        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = stage(width, width, blocks_per_stage, stride=1)
+        self.layer2 = stage(width, 2 * width, blocks_per_stage, stride=2)
+        self.layer3 = stage(2 * width, 4 * width, blocks_per_stage, stride=2)
+        self.linear = nn.Linear(4 * width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -65,21 +70,21 @@ def stage(in_channels: int, out_channels: int, num_blocks: int, stride: int) -> 
     return nn.Sequential(first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(num_blocks - 1)))
 
 
-def resnet20(num_classes: int = 10) -> ResNetCifar:
+def resnet20(num_classes: int = 10, width: int = 16) -> ResNetCifar:
     """ResNet-20: 269,722 parameters with 10 classes (option A shortcuts have none)."""
-    return ResNetCifar(3, num_classes)
+    return ResNetCifar(3, num_classes, width)
 
 
-def resnet32(num_classes: int = 10) -> ResNetCifar:
+def resnet32(num_classes: int = 10, width: int = 16) -> ResNetCifar:
     """ResNet-32."""
-    return ResNetCifar(5, num_classes)
+    return ResNetCifar(5, num_classes, width)
 
 
-def resnet44(num_classes: int = 10) -> ResNetCifar:
+def resnet44(num_classes: int = 10, width: int = 16) -> ResNetCifar:
     """ResNet-44."""
-    return ResNetCifar(7, num_classes)
+    return ResNetCifar(7, num_classes, width)
 
 
-def resnet56(num_classes: int = 10) -> ResNetCifar:
+def resnet56(num_classes: int = 10, width: int = 16) -> ResNetCifar:
     """ResNet-56."""
-    return ResNetCifar(9, num_classes)
+    return ResNetCifar(9, num_classes, width)

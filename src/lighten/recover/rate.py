@@ -2,30 +2,27 @@
 
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from lighten.errors import LightenError
-
-if TYPE_CHECKING:
-    from lighten.recover.distil import Run
+from lighten.training.run import Run
 
 RATES = (0.03, 0.01, 0.003, 0.001)
 NUM_STEPS, NUM_COMPARED = 24, 8
 
 
-def gentle_rate(run: "Run", rates: Sequence[float] = RATES) -> float:
+def gentle_rate(run: Run, rates: Sequence[float] = RATES) -> float:
     """The largest of `rates` (falling) that lowers the training loss within NUM_STEPS steps; the run stays as it is.
 
     A rate that is too high raises the loss at once: it undoes the fit, and a short recovery only wins back what it
     has lost. The last NUM_COMPARED steps are compared with the losses of the same batches before any step.
     """
-    torch.manual_seed(run.recipe.seed)
+    torch.manual_seed(run.schedule.seed)
     batches = list(islice(run.data.train, NUM_STEPS))
-    before = {name: value.clone() for name, value in run.lighter.state_dict().items()}
-    run.student.train()
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.network.train()
 
     def trial(step: Callable[[Tensor, Tensor], float]) -> float:
         try:
@@ -33,7 +30,7 @@ def gentle_rate(run: "Run", rates: Sequence[float] = RATES) -> float:
         except LightenError:  # not finite any more
             return float("inf")
         finally:
-            restore(run.lighter, before)
+            restore(run.model, before)
             run.optimizer.state.clear()
         return sum(losses[-NUM_COMPARED:]) / len(losses[-NUM_COMPARED:])
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lighten.recover.composed import composed
+from lighten.training.run import channels_last_of
 
 NUM_STEPS = 3
 MAX_IMAGES = 64
@@ -45,8 +46,3 @@ def step_seconds(model: nn.Module, inputs: Tensor, precision: str) -> float:
     loss.backward()
     model.zero_grad()
     return time.perf_counter() - start
-
-
-def channels_last_of(inputs: Tensor) -> torch.memory_format:
-    """The memory format that image batches are fast in; other inputs stay as they are."""
-    return torch.channels_last if inputs.ndim == 4 else torch.contiguous_format

@@ -7,7 +7,7 @@ from html import escape
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lighten.report.results import Choice, Results
+from lighten.report.results import Choice, Epoch, Results
 from lighten.report.wording import (
     bytes_text,
     count_text,
@@ -143,9 +143,8 @@ def loss_prediction(results: Results) -> go.Figure | None:
     return figure
 
 
-def recovery(results: Results) -> go.Figure | None:
-    """Loss and held-out accuracy over the epochs of recovery; None where no recovery ran."""
-    epochs = results.recovery
+def curves(epochs: Sequence[Epoch], original_accuracy: float | None = None) -> go.Figure | None:
+    """Loss and held-out accuracy over the epochs; None where there are none. original_accuracy: a dashed line."""
     if not epochs:
         return None
     measured = [epoch for epoch in epochs if is_number(epoch.held_out_accuracy)]
@@ -162,10 +161,10 @@ def recovery(results: Results) -> go.Figure | None:
         hover = "epoch %{x}: %{y:.2f} %<extra></extra>"
         figure.add_scatter(x=x, y=y, **line, name="held-out accuracy", hovertemplate=hover, row=2, col=1)
         figure.update_yaxes(title="Accuracy (%)", row=2, col=1)
-        if is_number(results.before.held_out_accuracy):
-            ends, level = [epochs[0].epoch, epochs[-1].epoch], results.before.held_out_accuracy
+        if is_number(original_accuracy):
+            ends, levels = [epochs[0].epoch, epochs[-1].epoch], [original_accuracy] * 2
             dashes = {"mode": "lines", "line": {"color": KEPT, "dash": "dash"}, "hoverinfo": "skip"}
-            figure.add_scatter(x=ends, y=[level, level], **dashes, name="original network", row=2, col=1)
+            figure.add_scatter(x=ends, y=levels, **dashes, name="original network", row=2, col=1)
     figure.update_xaxes(nticks=min(10, len(epochs) + 1), tickformat="d")
     figure.update_xaxes(title="Epoch", row=2 if measured else 1, col=1)
     figure.update_layout(template=TEMPLATE, height=460 if measured else 280, margin={"t": 60, "b": 48})

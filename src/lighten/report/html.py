@@ -1,6 +1,6 @@
 """The report as one page that opens anywhere: no network, no other files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -56,13 +56,18 @@ def page(results: Results) -> str:
         section("Not counted", uncounted(results)),
         section("Notes", notes(results)),
     ]
+    return document(title, summary(results), parts)
+
+
+def document(title: str, lead: str, parts: Sequence[str]) -> str:
+    """A whole page out of sections that are HTML already."""
     style = resources.files("lighten.report").joinpath("style.css").read_text(encoding="utf-8")
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{SAFETY}">\n'
         f"<style>\n{style}</style>\n{library()}\n</head>\n<body>\n<main>\n<header><h1>{escape(title)}</h1>"
-        f'<p class="lead">{escape(summary(results))}</p></header>\n{"".join(parts)}</main>\n</body>\n</html>\n'
+        f'<p class="lead">{escape(lead)}</p></header>\n{"".join(parts)}</main>\n</body>\n</html>\n'
     )
 
 
@@ -272,7 +277,7 @@ def recovery(results: Results) -> str:
     last = results.recovery[-1]
     epochs = f"{len(results.recovery)} {'epoch' if len(results.recovery) == 1 else 'epochs'}"
     text = f"{epochs} of distillation in {seconds_text(last.seconds)}; final loss {loss_text(last.loss)}."
-    return body + chart(charts.recovery(results), "", text)
+    return body + chart(charts.curves(results.recovery, results.before.held_out_accuracy), "", text)
 
 
 def parity(results: Results) -> str:

@@ -15,8 +15,8 @@ from lighten.network.trace import Trace, trace
 from lighten.plan.budget import Bound
 from lighten.plan.variants import Variant
 from lighten.planning import Planned, Prepared, build
-from lighten.recover.distil import Progress
 from lighten.report.results import Choice, Epoch, Parity, Refused, Repair, Results, Solve, Totals
+from lighten.training.run import Progress
 
 
 def planned_results(

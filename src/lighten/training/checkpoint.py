@@ -1,4 +1,4 @@
-"""The state of a recovery on disk: written to a temporary name and renamed, read without pickled code."""
+"""The state of a run on disk: written to a temporary name and renamed, read without pickled code."""
 
 import io
 from dataclasses import asdict, dataclass
@@ -13,12 +13,13 @@ from lighten.files import write_with
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Weights now and at the best epoch, the optimizer's state, and the progress as JSON values."""
+    """Weights now and at the best epoch, the optimizer's state, the progress as JSON values, the moving average."""
 
     model: dict[str, Tensor]
     best: dict[str, Tensor]
     optimizer: dict
     progress: dict
+    average: dict[str, Tensor] | None = None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

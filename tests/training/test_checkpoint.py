@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lighten.errors import LightenError
-from lighten.recover.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from lighten.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
 def checkpoint(value: float = 1.0) -> Checkpoint:
