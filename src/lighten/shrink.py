@@ -31,7 +31,7 @@ from lighten.planning import (
 )
 from lighten.progress import OnProgress, Stages, silent
 from lighten.recover.distil import Recipe, distil
-from lighten.recover.job import Start, load_start, save_start
+from lighten.recover.job import Start, fingerprint, load_start, save_start
 from lighten.recover.repair import repair
 from lighten.report.html import write_report
 from lighten.report.outcome import final_results, planned_results
@@ -86,7 +86,7 @@ def shrink(
     original = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
     start = load_start(folder) if resume else None
     if start is not None:
-        check_same_job(start, bounds, plan, folder)
+        check_same_job(start, original, bounds, plan, folder)
     else:
         prepared = prepare(original, name, data, settings, stages, plan)
         start = start_within(prepared, bounds, data, recipe, stages)
@@ -102,16 +102,28 @@ def shrink(
     return Lightened(lighter, start.plan, results)
 
 
-def check_same_job(start: Start, bounds: Sequence[Bound], plan: Plan | None, folder: Path) -> None:
-    """Raise LightenError where a job is to be resumed with another budget or plan than it was begun with."""
+def check_same_job(start: Start, original: nn.Module, bounds: Sequence[Bound], plan: Plan | None, folder: Path) -> None:
+    """Raise LightenError where a job is to be resumed with another network, budget or plan than it was begun with."""
     asked, begun = tuple(map(str, bounds)), start.results.budget
     if asked != begun:
         texts = [", ".join(budget) or "a plan" for budget in (begun, asked)]
         raise LightenError(
             f"the job in '{folder}' was begun for {texts[0]}, not for {texts[1]}: start anew with --force"
         )
-    if plan and {c.site: c.rewrite for c in plan.choices} != {c.site: c.rewrite for c in start.plan.choices}:
+    if plan and not follows(start.plan, plan):
         raise LightenError(f"the job in '{folder}' follows another plan: start anew with --force")
+    if start.original != fingerprint(original):
+        raise LightenError(f"the job in '{folder}' is of another network, or of other weights: start anew with --force")
+
+
+def follows(made: Plan, given: Plan) -> bool:
+    """Whether a plan is what became of the given one: the clock has chosen the forms that it left open."""
+    choices = {choice.site: choice for choice in made.choices}
+    return choices.keys() == {choice.site for choice in given.choices} and all(
+        choices[choice.site].rewrite == choice.rewrite
+        and choice.options.items() <= choices[choice.site].options.items()
+        for choice in given.choices
+    )
 
 
 def start_within(prepared: Prepared, bounds: Sequence[Bound], data: Data, recipe: Recipe, stages: Stages) -> Start:
@@ -127,7 +139,7 @@ def start_within(prepared: Prepared, bounds: Sequence[Bound], data: Data, recipe
     lighter, mended = repaired(prepared, planned, data, stages)
     results = planned_results(prepared, planned, bounds, data, mended, stages.seconds)
     results = replace(results, divergence=single_swaps(prepared, planned, data, stages))
-    return Start(planned.plan, lighter.state_dict(), results)
+    return Start(planned.plan, lighter.state_dict(), results, fingerprint(prepared.model))
 
 
 def single_swaps(prepared: Prepared, planned: Planned, data: Data, stages: Stages) -> tuple[Divergence, ...]:
@@ -183,19 +195,21 @@ def recover(
     recipe: Recipe,
     stages: Stages,
     folder: Path | None,
+    stage: str = "recover",
 ) -> Progress:
-    """Distillation from the original, from the last checkpoint on where there is one."""
+    """Distillation from the original, from the last checkpoint on where there is one; `stage`: what it is for."""
     if recipe.epochs == 0:
         return Progress()
 
     def show(progress: Progress) -> None:
-        stages.show("recover", min(progress.share, 1.0), progress.describe(recipe.epochs))
+        stages.show(stage, min(progress.share, 1.0), progress.describe(recipe.epochs))
 
-    with stages.stage("recover"):
+    with stages.stage(stage):
         checkpoint = folder / CHECKPOINT if folder else None
         names = [choice.site for choice in plan.choices]
         progress = distil(lighter, original, data, recipe, names, checkpoint, resume=True, on_progress=show)
-    stages.seconds["recover"] = round(progress.seconds, 3)  # with what was spent before a break
+    if folder:
+        stages.seconds[stage] = round(progress.seconds, 3)  # with what was spent before a break
     return progress
 
 
@@ -226,7 +240,7 @@ def limits_within_drop(
             bad = bound
             continue
         lighter, _ = repaired(prepared, planned, data, stages)
-        recover(lighter, prepared.model, planned.plan, data, short, stages, None)
+        recover(lighter, prepared.model, planned.plan, data, short, stages, None, "search")
         if evaluate(lighter, data.held_out).value >= wanted:
             good, best = bound, limits | {"latency": bound}
         else:

@@ -64,6 +64,13 @@ def test_far_below_the_target_the_bound_is_loosened():
     assert loss_of(chosen) == min(loss_of(c) for c in clock.asked if clock.factor * (1 + sum_ms(c)) <= 3.0)
 
 
+def test_a_plan_is_timed_once():
+    clock = Clock(1.02)
+    choose(VARIANTS, TOTAL, {"latency": 1.9}, WHOLE_MS, clock)
+    plans = [tuple(map(id, chosen)) for chosen in clock.asked]
+    assert len(plans) > 1 and len(set(plans)) == len(plans)
+
+
 def sum_ms(chosen: list[Variant]) -> float:
     return sum(v.latency_ms for v in chosen)
 

@@ -232,11 +232,33 @@ def test_a_damaged_start_is_named(broken, trained, small_data, tmp_path, content
     assert str(caught.value) == (f"cannot resume from '{broken / PLANNED}': it is damaged; start again with --force")
 
 
-def test_a_job_of_another_network_is_not_resumed(broken, trained, small_data, tmp_path):
-    trained[11] = nn.Linear(256, 12)
+@pytest.mark.parametrize("part", ["layer", "weight"])
+def test_a_job_of_another_network_is_not_resumed(broken, trained, small_data, tmp_path, part):
+    if part == "layer":
+        trained[11] = nn.Linear(256, 12)
+    else:
+        trained[3].weight.data[0, 0, 0, 0] += 1e-3
     with pytest.raises(LightenError) as caught:
         shrink(trained, small_data, "macs<=0.3x", out=tmp_path / "net", recipe=SHORT, resume=True)
-    assert str(caught.value) == "cannot resume: the unfinished job is of another network"
+    assert str(caught.value) == (
+        f"the job in '{broken}' is of another network, or of other weights: start anew with --force"
+    )
+
+
+@pytest.mark.parametrize(
+    ("choices", "same"),
+    [
+        ((Choice("3", "low-rank", {"rank": 4}),), True),
+        ((Choice("3", "low-rank", {}),), True),  # the clock may choose what a plan leaves open
+        ((Choice("3", "low-rank", {"rank": 5}),), False),
+        ((Choice("3", "tucker", {"rank": 4}),), False),
+        ((Choice("7", "low-rank", {"rank": 4}),), False),
+        ((), False),
+    ],
+)
+def test_a_plan_is_followed(choices, same):
+    made = Plan("net", (1, 8, 8), (Choice("3", "low-rank", {"rank": 4}),))
+    assert module.follows(made, Plan(None, (1, 8, 8), choices)) is same
 
 
 def test_force_keeps_the_old_folder_until_the_new_one_is_done(done, trained, small_data, tmp_path):

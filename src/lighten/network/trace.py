@@ -5,20 +5,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lighten.errors import LightenError
 from lighten.network.cost import RECURRENT, Cost, count_macs
+from lighten.network.operators import FORMULAS, is_free, name_of
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A layer of the network in its place.
+    """A layer of the network in its place, or an operator that a container runs itself, as `x @ y`.
 
-    input_shape, output_shape: of its first call, without the batch axis. calls: per forward pass.
-    shared_with: other layers that use the same weight. Its parameters count once, at the first of them.
+    kind: the layer's type, or what FORMULAS calls the operator. input_shape, output_shape: of its first call, without
+    the batch axis. calls: per forward pass. shared_with: other layers that use the same weight. Its parameters count
+    once, at the first of them.
     """
 
     name: str
@@ -32,15 +36,17 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """All sites in the order of their first call.
+    """All sites: layers in the order of their first call, then what containers run themselves.
 
-    uncounted: {operator: calls} that have weights and no formula.
-    outside: the parameters of no site: those of containers, and of layers that the pass doesn't call.
+    uncounted: {operator: calls} for which there is no formula, and that nobody has found to be free.
+    num_operators: calls of operators in all. outside: the parameters of no layer: those of containers, and of layers
+    that the pass doesn't call.
     """
 
     input_shape: tuple[int, ...]
     sites: tuple[Site, ...]
     uncounted: dict[str, int] = field(default_factory=dict)
+    num_operators: int = 0
     outside: Cost = field(default_factory=Cost)
 
     @property
@@ -51,64 +57,134 @@ class Trace:
 
 @dataclass
 class Calls:
-    """What a leaf module met during the pass: shapes of its first call, and sums over all calls."""
+    """Shapes of the first call, and sums over all."""
 
-    module: nn.Module
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    input_shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
     num_calls: int = 0
     macs: int = 0
     activation_bytes: int = 0
+
+    def add(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...], macs: int, size: int) -> None:
+        """One more call."""
+        if not self.num_calls:
+            self.input_shape, self.output_shape = input_shape, output_shape
+        self.num_calls += 1
+        self.macs += macs
+        self.activation_bytes += size
 
 
 def trace(model: nn.Module, example: Tensor) -> Trace:
     """Sites and cost of `model` on one sample of `example` (N, …); the model is left as it was.
 
-    Raises LightenError where the model fails on its example input.
+    Costs are those of the operators that PyTorch runs, so that functions count as layers do; only a recurrent layer is
+    counted as a whole. Raises LightenError where the model fails on its example input.
     """
-    leaves, containers = layers_of(model)
-    met: dict[nn.Module, Calls] = {}
-    uncounted: Counter[str] = Counter()
-
-    def record(module: nn.Module, inputs: tuple, keywords: dict, output: object) -> None:
-        given = first_tensor((*inputs, *keywords.values()))
-        made = first_tensor(output if isinstance(output, tuple) else (output,))
-        shapes = sample_shape(module, given), sample_shape(module, made)
-        calls = met.setdefault(module, Calls(module, *shapes))
-        calls.num_calls += 1
-        if given is not None and made is not None:
-            macs = count_macs(module, *shapes)
-        else:
-            macs = None if any(True for _ in module.parameters()) else 0
-        if macs is None:
-            uncounted[type(module).__name__] += 1
-        calls.macs += macs or 0
-        calls.activation_bytes += 0 if made is None else made.numel() * made.element_size()
-
-    def record_container(module: nn.Module, *_: object) -> None:
-        uncounted[type(module).__name__] += 1
-
-    handles = [module.register_forward_hook(record, with_kwargs=True) for module in leaves]
-    handles += [module.register_forward_hook(record_container) for module in containers]
+    recorder = Recorder(model)
+    handles = [
+        handle
+        for module in recorder.names
+        for handle in (
+            module.register_forward_pre_hook(recorder.enter),
+            module.register_forward_hook(recorder.leave, with_kwargs=True),
+        )
+    ]
+    fast_attention = torch.backends.mha.get_fastpath_enabled()  # one operator for all of it, which has no formula
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        run_quietly(model, example[:1])
+        with recorder:
+            run_quietly(model, example[:1])
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast_attention)
         for handle in handles:
             handle.remove()
-    return Trace(tuple(example.shape[1:]), describe(met, leaves), dict(uncounted), cost_outside(model, met))
+    functions = (
+        Site(recorder.names[module], kind, c.input_shape, c.output_shape, c.num_calls, (), Cost(c.macs))
+        for (module, kind), c in recorder.functions.items()
+    )
+    return Trace(
+        tuple(example.shape[1:]),
+        (*describe(recorder.layers, recorder.names), *functions),
+        dict(recorder.uncounted),
+        recorder.num_operators,
+        cost_outside(model, recorder.layers),
+    )
 
 
-def layers_of(model: nn.Module) -> tuple[dict[nn.Module, str], list[nn.Module]]:
-    """{layer: name}, and the containers with parameters of their own. A parametrization is a part of its layer."""
-    leaves, containers = {}, []
-    for name, module in model.named_modules():
-        if "parametrizations" in name.split("."):
-            continue
-        if all(child == "parametrizations" for child, _ in module.named_children()):
-            leaves[module] = name
-        elif any(True for _ in module.parameters(recurse=False)):
-            containers.append(module)
-    return leaves, containers
+class Recorder(TorchDispatchMode):
+    """Adds up what the operators cost that each layer runs, and each container by itself.
+
+    layers: in the order of their first call; functions: {(container, kind): calls} for operators of containers.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.names = {module: name for name, module in model.named_modules()}
+        self.leaves = {module for module, name in self.names.items() if is_layer(module) and not is_part(name)}
+        self.stack: list[nn.Module] = []
+        self.layers: dict[nn.Module, Calls] = {}
+        self.functions: dict[tuple[nn.Module, str], Calls] = {}
+        self.uncounted: Counter[str] = Counter()
+        self.num_operators = 0
+
+    def enter(self, module: nn.Module, _: tuple) -> None:
+        """A module begins."""
+        self.stack.append(module)
+        if module in self.leaves:
+            self.layers.setdefault(module, Calls())
+
+    def leave(self, module: nn.Module, inputs: tuple, keywords: dict, output: object) -> None:
+        """A module ends."""
+        self.stack.pop()
+        if module not in self.leaves:
+            return
+        given = first_tensor((*inputs, *keywords.values()))
+        made = first_tensor(output if isinstance(output, tuple) else (output,))
+        calls, shapes = self.layers[module], (sample_shape(module, given), sample_shape(module, made))
+        calls.add(*shapes, 0, 0 if made is None else made.numel() * made.element_size())
+        if isinstance(module, RECURRENT):
+            if given is None or made is None:
+                self.uncounted[type(module).__name__] += 1
+            else:
+                calls.macs += count_macs(module, *shapes) or 0
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        output = operator(*args, **(kwargs or {}))
+        self.num_operators += 1
+        module = self.stack[-1] if self.stack else None
+        if module is not None and not self.is_whole(module):
+            self.count(module, operator, args, output)
+        return output
+
+    def is_whole(self, module: nn.Module) -> bool:
+        """Whether what runs inside doesn't count: it is counted as a whole, or belongs to a layer's weight."""
+        return isinstance(module, RECURRENT) or is_part(self.names[module])
+
+    def count(self, module: nn.Module, operator: Any, args: tuple, output: Any) -> None:
+        """One operator that a module runs itself."""
+        name = name_of(operator)
+        if name not in FORMULAS:
+            if not is_free(operator):
+                self.uncounted[name] += 1
+            return
+        kind, formula = FORMULAS[name]
+        macs = formula(args, output)
+        if module in self.leaves:
+            self.layers[module].macs += macs
+        else:
+            given, made = first_tensor(args), first_tensor(output if isinstance(output, tuple) else (output,))
+            shapes = [tuple(value.shape[1:]) for value in (given, made) if value is not None]
+            self.functions.setdefault((module, kind), Calls()).add(*shapes, macs, 0)
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a module has no parts but parametrizations."""
+    return all(name == "parametrizations" for name, _ in module.named_children())
+
+
+def is_part(name: str) -> bool:
+    """Whether a module of this name belongs to a layer's parametrization."""
+    return "parametrizations" in name.split(".")
 
 
 def first_tensor(values: Iterable[object]) -> Tensor | None:
@@ -148,8 +224,8 @@ def sample_shape(module: nn.Module, value: Tensor | None) -> tuple[int, ...]:
     return tuple(size for i, size in enumerate(value.shape) if i != axis)
 
 
-def describe(met: dict[nn.Module, Calls], names: dict[nn.Module, str]) -> tuple[Site, ...]:
-    """Sites from what was met."""
+def describe(met: dict[nn.Module, Calls], names: dict[nn.Module, str]) -> list[Site]:
+    """Sites of the layers that were met."""
     users = defaultdict(list)
     for module in met:
         for parameter in module.parameters():
@@ -169,4 +245,4 @@ def describe(met: dict[nn.Module, Calls], names: dict[nn.Module, str]) -> tuple[
         )
         kind = type(module).__name__.lower()
         sites.append(Site(names[module], kind, calls.input_shape, calls.output_shape, calls.num_calls, shared, cost))
-    return tuple(sites)
+    return sites

@@ -42,11 +42,13 @@ def choose(
     target = bound = limits["latency"]
     turns: list[Turn] = []
     best: tuple[float, list[Variant]] | None = None
+    known: dict[tuple[int, ...], float] = {}
     least = least_spent(variants, "latency", fixed)
     for _ in range(MAX_SOLVES):
         chosen = solve(variants, {**limits, "latency": bound}, fixed)
         predicted = sum(spent(v, "latency") for v in chosen) + fixed["latency"]
-        measured = measure(chosen)
+        plan = tuple(map(id, chosen))
+        measured = known[plan] = known.get(plan) or measure(chosen)
         turns.append(Turn(bound, predicted, measured))
         loss = sum(v.predicted_loss for v in chosen)
         if measured <= target and (best is None or loss < best[0]):
