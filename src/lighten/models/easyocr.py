@@ -1,4 +1,4 @@
-"""EasyOCR's recogniser of English text, `english_g2` (EasyOCR 1.4, `vgg_model.py`), for its own trained weights.
+"""EasyOCR's recogniser of English text, `english_g2` (EasyOCR 1.3, `vgg_model.py`), for its own trained weights.
 
 Classes are CTC's blank and the 96 characters of `lighten.data.lines.FORMATS["easyocr_english_g2"]`, which also says
 how lines are prepared. The names of the modules are those of the weights.
