@@ -73,6 +73,7 @@ def test_learning_rates_by_default(trained, small_data, tmp_path, weights, rate)
     recipe = TrainRecipe(epochs=1, precision="32-true")
     found = train(trained, small_data, out=tmp_path / "net", weights=weights, recipe=recipe)
     assert found.results.recipe["learning_rate"] == pytest.approx(rate)
+    assert found.results.recipe["weight_decay"] == 5e-4
 
 
 def test_a_broken_training_goes_on(trained, small_data, tmp_path):

@@ -83,10 +83,9 @@ def train(
     """
     data, out, recipe = as_data(data), Path(out), recipe or TrainRecipe()
     stages = Stages(show)
+    recipe = with_defaults(recipe, FINE_TUNING if weights else 1.0)
     folder = open_partial(out, force, resume)
     trained = copy.deepcopy(model)
-    if recipe.learning_rate is None and weights is not None and recipe.optimizer in RATES:
-        recipe = replace(recipe, learning_rate=FINE_TUNING * RATES[recipe.optimizer])
     with stages.stage("train"):
         progress = fit(trained, data, recipe, show, folder / CHECKPOINT, resume)
     stages.seconds["train"] = round(progress.seconds, 3)  # with what was spent before a break
@@ -136,6 +135,7 @@ def fit(
     resume: bool = False,
 ) -> Progress:
     """Train the model in place, from the last checkpoint on where there is one and it is asked for."""
+    recipe = with_defaults(recipe)
     example = next(iter(data.calibration))[0]
     check_fit(model, data, example)
     loss, optimizer = labels_loss(recipe, data.num_classes), make_optimizer(model, recipe)
@@ -143,7 +143,7 @@ def fit(
     fabric = Fabric(accelerator="auto", devices=1, precision=precision)
     run = Run(model, data, recipe, loss, optimizer, fabric, average_decay=recipe.average_decay)
     if not (resume and resumed(run, checkpoint)):
-        run.progress.learning_rate = recipe.learning_rate or RATES[recipe.optimizer]
+        run.progress.learning_rate = recipe.learning_rate
     finish(run, checkpoint, lambda p: show("train", min(p.share, 1.0), p.describe(recipe.epochs)))
     return run.progress
 
@@ -155,12 +155,21 @@ def check_fit(model: nn.Module, data: Data, example: Tensor) -> None:
         data.check_logits(model(example[:1]))
 
 
-def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer; the run sets the learning rate before each step. Raises LightenError for another."""
-    if recipe.optimizer not in DECAYS:
-        raise LightenError(f"there is no optimizer '{recipe.optimizer}'; there are {', '.join(DECAYS)}")
+def with_defaults(recipe: TrainRecipe, factor: float = 1.0) -> TrainRecipe:
+    """The recipe with its optimizer's own learning rate, `factor` times, and decay where it names none.
+
+    Raises LightenError for an unknown optimizer.
+    """
+    if recipe.optimizer not in RATES:
+        raise LightenError(f"there is no optimizer '{recipe.optimizer}'; there are {', '.join(RATES)}")
+    rate = recipe.learning_rate or factor * RATES[recipe.optimizer]
     decay = DECAYS[recipe.optimizer] if recipe.weight_decay is None else recipe.weight_decay
-    groups = parameter_groups(model, decay, recipe.rates)
+    return replace(recipe, learning_rate=rate, weight_decay=decay)
+
+
+def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer; the run sets the learning rate before each step."""
+    groups = parameter_groups(model, recipe.weight_decay or 0.0, recipe.rates)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, 0.0)
     return torch.optim.SGD(groups, 0.0, recipe.momentum, nesterov=recipe.momentum > 0)

@@ -43,7 +43,8 @@ def write_training_results(results: TrainingResults, path: Path) -> None:
 def write_training_report(results: TrainingResults, path: Path) -> None:
     """Write the page whole or not at all."""
     rows = training_facts(results)
-    settings = {**results.recipe, "machine": ", ".join(f"{key} {value}" for key, value in results.machine.items())}
+    recipe = {name: value for name, value in results.recipe.items() if value not in (None, {}, 0)}
+    settings = {**recipe, "machine": ", ".join(f"{key} {value}" for key, value in results.machine.items())}
     text = f"{len(results.epochs)} epochs; the weights of epoch {results.best_epoch} are kept."
     parts = [
         section("The network", facts(rows)),
