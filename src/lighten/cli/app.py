@@ -43,6 +43,7 @@ Batch = Annotated[int, typer.Option(min=1, help="Batch size that is timed.")]
 Seed = Annotated[int, typer.Option(help="Of every random choice.")]
 Runtime = Annotated[str, typer.Option(help="onnxruntime, openvino or pytorch.")]
 Memory = Annotated[float, typer.Option(min=0.01, help="Limit of the moments' memory in GiB.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished job of the same --out.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what stands at --out.")]
 InputShape = Annotated[str | None, typer.Option("--input", help="Input shape with the batch first, as 1x3x224x224.")]
 

@@ -19,6 +19,7 @@ from lighten.cli.app import (
     Methods,
     Model,
     OptionalBudget,
+    Resume,
     Runtime,
     Seed,
     Threads,
@@ -51,7 +52,7 @@ def shrink(
     batch: Batch = 1,
     seed: Seed = 0,
     memory: Memory = 2.0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished job of the same --out.")] = False,
+    resume: Resume = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -141,7 +142,7 @@ def train(
     ] = None,
     rates: Annotated[str, typer.Option(help="Factors of it by part, as features=0.1,classifier=1; 0 freezes.")] = "",
     seed: Seed = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished job of the same --out.")] = False,
+    resume: Resume = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:

@@ -4,6 +4,7 @@ They are made by the call that `lighten.layers.separable` describes; `lighten.la
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -39,10 +40,8 @@ class AsymmetricConv(nn.Sequential):
         activation: Activation | None = nn.ReLU,
     ):
         check_odd(kernel, "an asymmetric convolution")
-        branches = Branches(
-            ConvNorm(in_channels, out_channels, window, stride, groups, norm, None, dilation=dilation)
-            for window in ((kernel, kernel), (1, kernel), (kernel, 1))
-        )
+        windows = ((kernel, kernel), (1, kernel), (kernel, 1))
+        branches = branches_of(windows, in_channels, out_channels, stride, dilation, groups, norm)
         super().__init__(then(branches, activation))
 
 
@@ -66,10 +65,8 @@ class RepVggConv(nn.Sequential):
         activation: Activation | None = nn.ReLU,
     ):
         check_odd(kernel, "a re-parameterised convolution")
-        branches = Branches(
-            ConvNorm(in_channels, out_channels, window, stride, groups, norm, None, dilation=dilation)
-            for window in ((kernel, kernel), (1, 1))
-        )
+        windows = ((kernel, kernel), (1, 1))
+        branches = branches_of(windows, in_channels, out_channels, stride, dilation, groups, norm)
         if in_channels == out_channels and stride == 1:
             branches.append(nn.Identity() if norm is None else norm(in_channels))
         super().__init__(then(branches, activation))
@@ -108,6 +105,21 @@ class StackedConv(nn.Sequential):
                 for i in range(num_layers)
             )
         )
+
+
+def branches_of(
+    windows: Sequence[tuple[int, int]],
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    dilation: int,
+    groups: int,
+    norm: Norm | None,
+) -> Branches:
+    """A convolution with its norm for each window."""
+    return Branches(
+        ConvNorm(in_channels, out_channels, window, stride, groups, norm, None, dilation=dilation) for window in windows
+    )
 
 
 def then(branches: Branches, activation: Activation | None) -> OrderedDict[str, nn.Module]:
