@@ -61,9 +61,10 @@ def test_count_as_json(run):
     found = json.loads(out)
     assert code == 0
     assert found["total"]["params"] == 269_722 and found["total"]["macs"] == 40_551_040
-    assert found["rows"][0] == {
+    first = {
         "name": "conv1", "kind": "conv2d", "output_shape": [16, 32, 32], "params": 432, "macs": 442_368, "calls": 1,
     }  # fmt: skip
+    assert first.items() <= found["rows"][0].items()
     assert found["uncounted"] == [] and found["convention"] == "macs"
 
 

@@ -5,6 +5,8 @@ from lighten.errors import BudgetError, LightenError
 from lighten.folder import load
 from lighten.measure.accuracy import evaluate
 from lighten.models import build_model
+from lighten.network.count import count
+from lighten.network.table import CostTable
 from lighten.network.trace import trace
 from lighten.planning import Settings
 from lighten.recover.distil import Recipe
@@ -13,6 +15,7 @@ from lighten.train import Trained, TrainRecipe, train
 
 __all__ = [
     "BudgetError",
+    "CostTable",
     "Data",
     "LightenError",
     "Lightened",
@@ -22,6 +25,7 @@ __all__ = [
     "Trained",
     "as_data",
     "build_model",
+    "count",
     "evaluate",
     "load",
     "load_data",

@@ -1,5 +1,6 @@
 """What `MODEL` means on the command line: a built-in name, `package.module:callable`, or a lightened folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lighten.errors import LightenError
 from lighten.folder import PLAN, load
 from lighten.models import parse_model
 from lighten.models.weights import load_weights
+from lighten.network.record import Example
 from lighten.plan.plan import load_plan
 from lighten.references import split_options
 
@@ -34,6 +36,16 @@ class Opened:
                 f"the input shape of '{self.title}' isn't known: give it, for example --input 1x3x224x224"
             )
         return torch.zeros(batch, *shape)
+
+    def example_of(self, texts: Sequence[str]) -> Example:
+        """What `--input` describes: one tensor, or several in their order or by name; without it the usual one."""
+        parts = [parse_input(text) for text in texts]
+        if not parts:
+            return self.example(None)
+        named = {name: value for name, value in parts if name}
+        if named and len(named) < len(parts):
+            raise LightenError("name all inputs or none, and each but once: --input ids=1x128:int64 --input mask=1x128")
+        return named or (parts[0][1] if len(parts) == 1 else tuple(value for _, value in parts))
 
 
 def open_model(text: str, weights: str | None = None) -> Opened:
@@ -81,12 +93,27 @@ def data_for(model_text: str, data_text: str) -> Data:
     return load_data(data_text, **({"reader": name} if is_plain and name in FORMATS else {}))
 
 
+def parse_input(text: str) -> tuple[str, Tensor]:
+    """Name, or nothing, and zeros, from `NAME=1x3x224x224:DTYPE` with both ends optional; raises LightenError."""
+    head, _, dtype_name = text.partition(":")
+    name, _, shape = head.rpartition("=")
+    dtype = getattr(torch, dtype_name or "float32", None)
+    if not isinstance(dtype, torch.dtype):
+        raise LightenError(f"in the input '{text}', '{dtype_name}' is no type of torch: write for example int64")
+    return name.strip(), torch.zeros(parse_sizes(shape), dtype=dtype)
+
+
 def parse_shape(text: str) -> tuple[int, ...]:
     """The shape of one sample from `NxCxHxW`, whose first number is the batch; raises LightenError."""
+    return parse_sizes(text)[1:]
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """The sizes of `NxCxHxW`, at least two; raises LightenError."""
     try:
         sizes = tuple(int(part) for part in text.lower().split("x"))
     except ValueError:
         sizes = ()
     if len(sizes) < 2 or min(sizes) < 1:
         raise LightenError(f"cannot read the input shape '{text}': write it as 1x3x32x32, batch first")
-    return sizes[1:]
+    return sizes

@@ -15,7 +15,7 @@ def cost_of(layer: nn.Module, *shape: int) -> tuple[int, int]:
 
 
 def test_costs_add():
-    assert Cost(1, 2, 3, 4) + Cost(10, 20, 30, 40) == Cost(11, 22, 33, 44)
+    assert Cost(*range(1, 10)) + Cost(*range(10, 100, 10)) == Cost(*range(11, 100, 11))
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,8 @@ def test_a_model_that_fails_says_where_it_stands():
     with pytest.raises(LightenError) as raised:
         trace(model, torch.randn(4, 3, 8, 8))
     message = (
-        "the model fails on an input of shape (1, 3, 8, 8): mat1 and mat2 shapes cannot be multiplied (48x6 and 5x5)"
+        "the model fails on an input of shape (1, 3, 8, 8) in '1' (Linear), which is given (1, 8, 6, 6): "
+        "mat1 and mat2 shapes cannot be multiplied (48x6 and 5x5)"
     )
     assert str(raised.value) == message
     assert all(m.training and not m._forward_hooks for m in model.modules())
@@ -209,7 +210,7 @@ def test_inputs_by_name_and_outputs_in_a_dictionary():
     found = trace(Named(), torch.randn(2, 3))
     assert [(s.name, s.input_shape, s.output_shape) for s in found.sites] == [
         ("linear", (3,), (4,)),
-        ("pack", (4,), ()),
+        ("pack", (4,), (4,)),
     ]
     assert found.cost.macs == 12
 
@@ -223,9 +224,10 @@ class Packed(nn.Module):
         return self.lstm(nn.utils.rnn.pack_padded_sequence(x, [x.shape[1]], batch_first=True))[1][0]
 
 
-def test_a_packed_sequence_is_listed_and_not_guessed():
+def test_a_packed_sequence_counts_its_steps():
     found = trace(Packed(), torch.randn(2, 5, 3))
-    assert found.uncounted == {"LSTM": 1} and found.cost.params == num_parameters(nn.LSTM(3, 4))
+    assert found.uncounted == {} and found.cost.params == num_parameters(nn.LSTM(3, 4))
+    assert found.cost.macs == 5 * 4 * 4 * (3 + 4)
 
 
 class CrnnHead(nn.Module):

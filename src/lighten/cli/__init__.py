@@ -1,6 +1,6 @@
 """The command line: each command is one library call."""
 
-from lighten.cli import jobs, networks  # their commands
+from lighten.cli import costs, jobs, networks  # their commands
 from lighten.cli.app import main
 
-__all__ = ["jobs", "main", "networks"]
+__all__ = ["costs", "jobs", "main", "networks"]

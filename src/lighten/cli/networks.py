@@ -1,4 +1,4 @@
-"""The commands that look at a network: evaluate, count, bench, export."""
+"""The commands that look at a network: evaluate, bench, export."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -53,43 +53,6 @@ def evaluate(
     if loaded.alphabet is not None:
         line += f", {found['ignoring_case_and_spaces']:.2f} % ignoring case and spaces, CER {found['cer']:.2f} %"
     Console().print(line, highlight=False)
-
-
-@app.command()
-def count(model: Model, input_shape: InputShape = None, as_json: AsJson = False) -> None:
-    """Parameters and MACs, per layer and in total. Example: `lighten count resnet56`"""
-    from lighten.network.trace import trace
-    from lighten.opening import open_model
-
-    opened = open_model(model)
-    found = trace(opened.model, opened.example(input_shape))
-    rows = [
-        {
-            "name": site.name,
-            "kind": site.kind,
-            "output_shape": site.output_shape,
-            "params": site.cost.params,
-            "macs": site.cost.macs,
-            "calls": site.calls,
-        }
-        for site in found.sites
-    ]
-    uncounted = [{"operator": name, "calls": calls} for name, calls in found.uncounted.items()]
-    head = {"model": opened.title, "input": found.input_shape, "convention": "macs", "total": asdict(found.cost)}
-    if as_json:
-        print_json(head | {"rows": rows, "outside": asdict(found.outside), "uncounted": uncounted})
-        return
-    table = Table("layer", "kind", "output", "parameters", "MACs", "calls", title=opened.title)
-    for row in rows:
-        shape = "×".join(map(str, row["output_shape"]))
-        table.add_row(row["name"], row["kind"], shape, f"{row['params']:,}", f"{row['macs']:,}", str(row["calls"]))
-    if found.outside.params:
-        table.add_row("(outside any layer called)", "", "", f"{found.outside.params:,}", "", "")
-    table.add_section()
-    table.add_row("total", "", "", f"{found.cost.params:,}", f"{found.cost.macs:,}", "")
-    Console().print(table)
-    for entry in uncounted:
-        Console().print(f"not counted: {entry['operator']}, {entry['calls']} calls", style="yellow")
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """What one forward pass costs, by closed formulas; costs add."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from torch import nn
 
@@ -20,21 +20,28 @@ class Cost:
     """Cost of one forward pass on one sample; costs add.
 
     macs: multiply-accumulates of convolution, linear, matmul and recurrent gates; no bias, no norm.
-    activation_bytes: the outputs of every layer, written once.
+    activation_bytes: the outputs of every layer, written once; activations: their elements; input_bytes: what the
+    layers read. effective_macs, effective_params: without the weights that are zero.
     """
 
     macs: int = 0
     params: int = 0
     activation_bytes: int = 0
     weight_bytes: int = 0
+    activations: int = 0
+    input_bytes: int = 0
+    trainable_params: int = 0
+    effective_macs: int = 0
+    effective_params: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(
-            self.macs + other.macs,
-            self.params + other.params,
-            self.activation_bytes + other.activation_bytes,
-            self.weight_bytes + other.weight_bytes,
-        )
+        return Cost(*(mine + others for mine, others in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def intensity(self) -> float:
+        """Arithmetic intensity: operations per byte moved, 2 for each MAC (Williams et al. 2009); 0 where none move."""
+        moved = self.input_bytes + self.activation_bytes + self.weight_bytes
+        return 2 * self.macs / moved if moved else 0.0
 
 
 def count_macs(layer: nn.Module, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int | None:

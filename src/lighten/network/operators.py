@@ -59,13 +59,15 @@ FORMULAS: dict[str, tuple[str, Callable[[Arguments, Any], int]]] = {  # {operato
     "_scaled_dot_product_fused_attention_overrideable": ("attention", attention),
 }
 
+DECISIONS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "unique_dim"}
+
 FREE = {  # of multiply-accumulates of matrices, by our convention; beside views and what works point by point
     *("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"),
     *("native_layer_norm", "native_group_norm", "_fused_rms_norm", "native_instance_norm"),
     *("max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool2d", "max_pool3d", "adaptive_max_pool2d"),
     *("adaptive_max_pool3d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d"),
     *("mean", "sum", "prod", "amax", "amin", "max", "min", "argmax", "argmin", "any", "all", "std", "var", "var_mean"),
-    *("linalg_vector_norm", "norm", "cumsum", "logsumexp", "topk", "sort", "median", "mode", "nonzero", "unique2"),
+    *("linalg_vector_norm", "norm", "cumsum", "logsumexp", "topk", "sort", "median", "mode", "nonzero", "_unique2"),
     *(
         "_softmax",
         "_log_softmax",

@@ -1,19 +1,16 @@
-"""One forward pass on example input: which layers a network has, what shapes they see, how often they are called."""
+"""Which layers a network has, what shapes they see, how often they are called, and what each of them costs."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from lighten.errors import LightenError
 from lighten.network.cost import RECURRENT, Cost, count_macs
-from lighten.network.operators import FORMULAS, is_free, name_of
+from lighten.network.record import ModuleCall, OperatorCall, Record, Shape, is_part, record, unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,126 +52,109 @@ class Trace:
         return reduce(add, (site.cost for site in self.sites), self.outside)
 
 
-@dataclass
-class Calls:
-    """Shapes of the first call, and sums over all."""
-
-    input_shape: tuple[int, ...] = ()
-    output_shape: tuple[int, ...] = ()
-    num_calls: int = 0
-    macs: int = 0
-    activation_bytes: int = 0
-
-    def add(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...], macs: int, size: int) -> None:
-        """One more call."""
-        if not self.num_calls:
-            self.input_shape, self.output_shape = input_shape, output_shape
-        self.num_calls += 1
-        self.macs += macs
-        self.activation_bytes += size
-
-
 def trace(model: nn.Module, example: Tensor) -> Trace:
     """Sites and cost of `model` on one sample of `example` (N, …); the model is left as it was.
 
     Costs are those of the operators that PyTorch runs, so that functions count as layers do; only a recurrent layer is
     counted as a whole. Raises LightenError where the model fails on its example input.
     """
-    recorder = Recorder(model)
-    handles = [
-        handle
-        for module in recorder.names
-        for handle in (
-            module.register_forward_pre_hook(recorder.enter),
-            module.register_forward_hook(recorder.leave, with_kwargs=True),
-        )
-    ]
-    fast_attention = torch.backends.mha.get_fastpath_enabled()  # one operator for all of it, which has no formula
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with recorder:
-            run_quietly(model, example[:1])
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_attention)
-        for handle in handles:
-            handle.remove()
-    functions = (
-        Site(recorder.names[module], kind, c.input_shape, c.output_shape, c.num_calls, (), Cost(c.macs))
-        for (module, kind), c in recorder.functions.items()
-    )
-    return Trace(
-        tuple(example.shape[1:]),
-        (*describe(recorder.layers, recorder.names), *functions),
-        dict(recorder.uncounted),
-        recorder.num_operators,
-        cost_outside(model, recorder.layers),
-    )
+    return sites_of(record(model, example[:1]))
 
 
-class Recorder(TorchDispatchMode):
-    """Adds up what the operators cost that each layer runs, and each container by itself.
-
-    layers: in the order of their first call; functions: {(container, kind): calls} for operators of containers.
-    """
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.names = {module: name for name, module in model.named_modules()}
-        self.leaves = {module for module, name in self.names.items() if is_layer(module) and not is_part(name)}
-        self.stack: list[nn.Module] = []
-        self.layers: dict[nn.Module, Calls] = {}
-        self.functions: dict[tuple[nn.Module, str], Calls] = {}
-        self.uncounted: Counter[str] = Counter()
-        self.num_operators = 0
-
-    def enter(self, module: nn.Module, _: tuple) -> None:
-        """A module begins."""
-        self.stack.append(module)
-        if module in self.leaves:
-            self.layers.setdefault(module, Calls())
-
-    def leave(self, module: nn.Module, inputs: tuple, keywords: dict, output: object) -> None:
-        """A module ends."""
-        self.stack.pop()
-        if module not in self.leaves:
-            return
-        given = first_tensor((*inputs, *keywords.values()))
-        made = first_tensor(output if isinstance(output, tuple) else (output,))
-        calls, shapes = self.layers[module], (sample_shape(module, given), sample_shape(module, made))
-        calls.add(*shapes, 0, 0 if made is None else made.numel() * made.element_size())
-        if isinstance(module, RECURRENT):
-            if given is None or made is None:
-                self.uncounted[type(module).__name__] += 1
-            else:
-                calls.macs += count_macs(module, *shapes) or 0
-
-    def __torch_dispatch__(self, operator: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        output = operator(*args, **(kwargs or {}))
-        self.num_operators += 1
-        module = self.stack[-1] if self.stack else None
-        if module is not None and not self.is_whole(module):
-            self.count(module, operator, args, output)
-        return output
-
-    def is_whole(self, module: nn.Module) -> bool:
-        """Whether what runs inside doesn't count: it is counted as a whole, or belongs to a layer's weight."""
-        return isinstance(module, RECURRENT) or is_part(self.names[module])
-
-    def count(self, module: nn.Module, operator: Any, args: tuple, output: Any) -> None:
-        """One operator that a module runs itself."""
-        name = name_of(operator)
-        if name not in FORMULAS:
-            if not is_free(operator):
-                self.uncounted[name] += 1
-            return
-        kind, formula = FORMULAS[name]
-        macs = formula(args, output)
-        if module in self.leaves:
-            self.layers[module].macs += macs
+def sites_of(found: Record) -> Trace:
+    """What a record says of each layer, and of the operators that containers run themselves."""
+    calls: dict[nn.Module, list[ModuleCall]] = {}
+    for call in found.modules:
+        if is_layer(call.module) and not is_part(call.name):
+            calls.setdefault(call.module, []).append(call)
+    macs: dict[nn.Module, int] = defaultdict(int)
+    functions: dict[tuple[nn.Module, str], list[OperatorCall]] = {}
+    for operator in found.operators:
+        if operator.is_inside or not operator.kind:
+            continue
+        if operator.module in calls:
+            macs[operator.module] += operator.macs or 0
         else:
-            given, made = first_tensor(args), first_tensor(output if isinstance(output, tuple) else (output,))
-            shapes = [tuple(value.shape[1:]) for value in (given, made) if value is not None]
-            self.functions.setdefault((module, kind), Calls()).add(*shapes, macs, 0)
+            functions.setdefault((operator.module, operator.kind), []).append(operator)
+    return Trace(
+        found.input_shapes[0][1:],
+        (
+            *layer_sites(calls, macs),
+            *(function_site(kind, operators) for (_, kind), operators in functions.items()),
+        ),
+        found.uncounted,
+        len(found.operators),
+        cost_outside(found.model, calls),
+    )
+
+
+def layer_sites(calls: dict[nn.Module, list[ModuleCall]], macs: dict[nn.Module, int]) -> Iterable[Site]:
+    """Sites of the layers that were met."""
+    users = defaultdict(list)
+    for module, (first, *_) in calls.items():
+        for parameter in module.parameters():
+            users[id(parameter)].append(first.name)
+    counted: set[int] = set()
+    for module, (first, *rest) in calls.items():
+        own = [p for p in module.parameters() if id(p) not in counted]
+        counted.update(map(id, own))
+        weight = next(module.parameters(), None)
+        shared = () if weight is None else tuple(n for n in users[id(weight)] if n != first.name)
+        done = macs[module] + sum(recurrent_macs(module, call) for call in (first, *rest))
+        density = share_of_nonzero(module)
+        cost = Cost(
+            macs=done,
+            activation_bytes=sum(call.output_bytes for call in (first, *rest)),
+            activations=sum(numel(shape) for call in (first, *rest) for shape in call.outputs),
+            input_bytes=sum(call.input_bytes for call in (first, *rest)),
+            effective_macs=round(done * density),
+        ) + cost_of_parameters(own, density)
+        kind = type(module).__name__.lower()
+        given, made = sample_shape(module, first.inputs), sample_shape(module, first.outputs)
+        yield Site(first.name, kind, given, made, 1 + len(rest), shared, cost)
+
+
+def function_site(kind: str, operators: list[OperatorCall]) -> Site:
+    """The site of all operators of one kind that one container runs itself."""
+    first = operators[0]
+    given, made = (shapes[0][1:] if shapes else () for shapes in (first.inputs, first.outputs))
+    macs = sum(operator.macs or 0 for operator in operators)
+    cost = Cost(macs, activations=sum(numel(shape) for o in operators for shape in o.outputs), effective_macs=macs)
+    return Site(first.name, kind, given, made, len(operators), (), cost)
+
+
+def cost_outside(model: nn.Module, met: Iterable[nn.Module]) -> Cost:
+    """The parameters of the model that no layer of the pass has."""
+    placed = {id(p) for module in met for p in module.parameters()}
+    return cost_of_parameters([p for p in model.parameters() if id(p) not in placed])
+
+
+def cost_of_parameters(parameters: list[nn.Parameter], density: float = 1.0) -> Cost:
+    """What they take, each once. density: share of each that isn't zero."""
+    num_params = sum(p.numel() for p in parameters)
+    return Cost(
+        params=num_params,
+        weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
+        trainable_params=sum(p.numel() for p in parameters if p.requires_grad),
+        effective_params=sum(round(p.numel() * density) if p.ndim > 1 else p.numel() for p in parameters),
+    )
+
+
+def share_of_nonzero(module: nn.Module) -> float:
+    """Of a layer's weight as it computes with it, masks and parametrizations applied; 1 where it has none."""
+    with unchanged(module):  # a parametrization may learn while it is in training mode
+        weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim < 2 or weight.is_meta or not weight.numel():
+        return 1.0
+    with torch.no_grad():
+        return int(torch.count_nonzero(weight)) / weight.numel()
+
+
+def recurrent_macs(module: nn.Module, call: ModuleCall) -> int:
+    """Of a recurrent layer, whose operators don't count: by formula. 0 of any other, and of packed input."""
+    if not isinstance(module, RECURRENT) or not (call.inputs and call.outputs):
+        return 0
+    return count_macs(module, call.inputs[0], call.outputs[0]) or 0
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -182,67 +162,17 @@ def is_layer(module: nn.Module) -> bool:
     return all(name == "parametrizations" for name, _ in module.named_children())
 
 
-def is_part(name: str) -> bool:
-    """Whether a module of this name belongs to a layer's parametrization."""
-    return "parametrizations" in name.split(".")
-
-
-def first_tensor(values: Iterable[object]) -> Tensor | None:
-    """The first of the values that is a tensor."""
-    return next((value for value in values if isinstance(value, Tensor)), None)
-
-
-def cost_outside(model: nn.Module, met: Iterable[nn.Module]) -> Cost:
-    """The parameters of the model that no layer of the pass has."""
-    placed = {id(p) for module in met for p in module.parameters()}
-    rest = [p for p in model.parameters() if id(p) not in placed]
-    return Cost(params=sum(p.numel() for p in rest), weight_bytes=sum(p.numel() * p.element_size() for p in rest))
-
-
-def run_quietly(model: nn.Module, example: Tensor) -> None:
-    """One forward pass in evaluation mode without gradients, random state and training flags restored."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model(example)
-    except Exception as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise LightenError(f"the model fails on an input of shape {tuple(example.shape)}: {first_line}") from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def sample_shape(module: nn.Module, value: Tensor | None) -> tuple[int, ...]:
+def sample_shape(module: nn.Module, shapes: tuple[Shape, ...]) -> Shape:
     """The shape of one sample; a recurrent layer, and a linear one after it, may have time first, then the batch."""
-    if value is None:
+    if not shapes:
         return ()
-    axis = 1 if isinstance(module, RECURRENT) and not module.batch_first else 0
-    if isinstance(module, nn.Linear) and value.ndim == 3 and value.shape[0] != 1:
+    shape = shapes[0]
+    axis = 1 if isinstance(module, RECURRENT) and not module.batch_first and len(shape) == 3 else 0
+    if isinstance(module, nn.Linear) and len(shape) == 3 and shape[0] != 1:
         axis = 1
-    return tuple(size for i, size in enumerate(value.shape) if i != axis)
+    return shape[:axis] + shape[axis + 1 :]
 
 
-def describe(met: dict[nn.Module, Calls], names: dict[nn.Module, str]) -> list[Site]:
-    """Sites of the layers that were met."""
-    users = defaultdict(list)
-    for module in met:
-        for parameter in module.parameters():
-            users[id(parameter)].append(names[module])
-    counted: set[int] = set()
-    sites = []
-    for module, calls in met.items():
-        own = [p for p in module.parameters() if id(p) not in counted]
-        counted.update(map(id, own))
-        weight = next(module.parameters(), None)
-        shared = () if weight is None else tuple(n for n in users[id(weight)] if n != names[module])
-        cost = Cost(
-            calls.macs,
-            sum(p.numel() for p in own),
-            calls.activation_bytes,
-            sum(p.numel() * p.element_size() for p in own),
-        )
-        kind = type(module).__name__.lower()
-        sites.append(Site(names[module], kind, calls.input_shape, calls.output_shape, calls.num_calls, shared, cost))
-    return sites
+def numel(shape: Shape) -> int:
+    """Elements of a tensor of this shape."""
+    return torch.Size(shape).numel()

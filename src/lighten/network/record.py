@@ -1,0 +1,333 @@
+"""One forward pass written down: every call of a module and of an operator, their shapes, and the memory they touch.
+
+Everything that counts reads this record: sites, tables, the conventions of other tools, peak memory.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lighten.errors import LightenError
+from lighten.network.cost import RECURRENT
+from lighten.network.operators import DECISIONS, FORMULAS, is_free, name_of
+
+Shape = tuple[int, ...]
+Example = Tensor | tuple | list | Mapping  # one tensor, the positional arguments, or the named ones
+
+
+@dataclass(slots=True)
+class ModuleCall:
+    """One call of a module, in the order of beginning. inputs, outputs: shapes of all tensors, batch included.
+
+    depth: how many modules stand around it. The sizes are of the tensors given and made.
+    """
+
+    name: str
+    module: nn.Module
+    depth: int
+    inputs: tuple[Shape, ...] = ()
+    outputs: tuple[Shape, ...] = ()
+    input_bytes: int = 0
+    output_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorCall:
+    """One operator, and the module that ran it. kind, macs: by `FORMULAS`; macs is None where there is no formula.
+
+    is_inside: of a recurrent layer, which counts as a whole, or of a parametrization of a weight.
+    reads, writes: indices into `Record.storages` of what it touches; a view reads and writes the same storage.
+    """
+
+    operator: str
+    name: str
+    module: nn.Module
+    kind: str
+    macs: int | None
+    is_inside: bool
+    is_pointwise: bool
+    inputs: tuple[Shape, ...]
+    outputs: tuple[Shape, ...]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Record:
+    """A whole pass. storages: bytes of each stretch of memory; given: those that stood before the pass (weights,
+    constants); inputs, results: those of what the network was given and gave back.
+
+    device: `meta` where nothing was computed. decisions: {operator: calls} by which the network read its own values.
+    """
+
+    model: nn.Module
+    example: Example
+    device: str = "meta"
+    modules: list[ModuleCall] = field(default_factory=list)
+    operators: list[OperatorCall] = field(default_factory=list)
+    storages: list[int] = field(default_factory=list)
+    given: set[int] = field(default_factory=set)
+    inputs: set[int] = field(default_factory=set)
+    results: set[int] = field(default_factory=set)
+
+    @property
+    def input_shapes(self) -> tuple[Shape, ...]:
+        """Of all tensors of the example."""
+        return tuple(tuple(value.shape) for value in tensors(self.example))
+
+    @property
+    def uncounted(self) -> dict[str, int]:
+        """{operator: calls} for which there is no formula, and that nobody has found to be free."""
+        found: dict[str, int] = {}
+        for call in self.operators:
+            if call.macs is None and not call.is_inside:
+                found[call.operator] = found.get(call.operator, 0) + 1
+        for call in self.modules:
+            if isinstance(call.module, RECURRENT) and not (call.inputs and call.outputs):
+                kind = type(call.module).__name__
+                found[kind] = found.get(kind, 0) + 1
+        return found
+
+    @property
+    def decisions(self) -> dict[str, int]:
+        """{operator: calls} by which the network read its own values: another input may take another path."""
+        found: dict[str, int] = {}
+        for call in self.operators:
+            if call.operator in DECISIONS and not call.is_inside:
+                found[call.operator] = found.get(call.operator, 0) + 1
+        return found
+
+
+def record(model: nn.Module, example: Example, on_meta: bool = True) -> Record:
+    """A forward pass of `model` in evaluation mode; the model and the random state are left as they were.
+
+    On the meta device no memory is needed and nothing is computed; where the model doesn't allow it, and where
+    `on_meta` is False, the pass is a real one. Raises LightenError where the model fails, naming the layer and shapes.
+    """
+    if not isinstance(model, nn.Module):
+        raise LightenError(f"a network must be a torch.nn.Module, not {type(model).__name__}")
+    if not any(True for _ in tensors(example)):
+        raise LightenError("the example input holds no tensor: give one, a tuple of arguments, or a dictionary of them")
+    if on_meta:
+        with suppress(LightenError):  # the real pass says what is wrong, if anything is
+            return recorded(model, example, "meta")
+    return recorded(model, example, "cpu")
+
+
+def recorded(model: nn.Module, example: Example, device: str) -> Record:
+    """The record of a pass on one device; raises LightenError where the model fails there."""
+    recorder = Recorder(Record(model, example, device))
+    handles = [
+        handle
+        for module in recorder.names
+        for handle in (
+            module.register_forward_pre_hook(recorder.enter, with_kwargs=True),
+            module.register_forward_hook(recorder.leave, with_kwargs=True),
+        )
+    ]
+    stand_ins = {}
+    if device == "meta":
+        state = (*model.named_parameters(), *model.named_buffers())
+        stand_ins = {name: torch.empty_like(value, device="meta") for name, value in state}
+    fast_attention = torch.backends.mha.get_fastpath_enabled()  # one operator for all of it, which has no formula
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with unchanged(model), recorder:
+            output = run(model, moved(example, device) if stand_ins else example, stand_ins, recorder)
+    except Exception as error:
+        raise LightenError(recorder.failure(error)) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_attention)
+        for handle in handles:
+            handle.remove()
+    recorder.found.results = {recorder.storage(value) for value in tensors(output)}
+    return recorder.found
+
+
+def run(model: nn.Module, example: Example, stand_ins: dict[str, Tensor], recorder: "Recorder") -> Any:
+    """The model's output. stand_ins: empty tensors in the place of its parameters and buffers, on the meta device."""
+    recorder.found.inputs = {recorder.storage(value) for value in tensors(example)}
+    recorder.found.given = {recorder.storage(value) for value in stand_ins.values()}
+    args, kwargs = arguments(example)
+    if not stand_ins:
+        return model(*args, **kwargs)
+    for layer in recorder.names:
+        if isinstance(layer, RECURRENT) and "forward" not in vars(layer):
+            layer.forward = recurrent_forward(layer)  # undone with all that the pass leaves behind
+    return functional_call(model, stand_ins, args, kwargs)
+
+
+class Recorder(TorchDispatchMode):
+    """Writes down what hooks and operators tell."""
+
+    def __init__(self, found: Record):
+        super().__init__()
+        self.found = found
+        self.names = {module: name for name, module in found.model.named_modules()}
+        self.stack: list[ModuleCall] = []
+        self.known: dict[int, int] = {}  # {address of a storage: its index}
+
+    def enter(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        """A module begins."""
+        given = list(tensors((args, kwargs)))
+        call = ModuleCall(self.names[module], module, len(self.stack), shapes(given), input_bytes=size_of(given))
+        self.stack.append(call)
+        self.found.modules.append(call)
+
+    def leave(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        """A module ends."""
+        call = self.stack.pop()
+        made = list(tensors(output[:1] if isinstance(module, RECURRENT) else output))  # without the last states
+        call.outputs, call.output_bytes = shapes(made), size_of(made)
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        given = list(tensors((args, kwargs)))
+        reads = tuple(dict.fromkeys(self.storage(value) for value in given))
+        output = operator(*args, **(kwargs or {}))
+        if self.stack:
+            made = list(tensors(output))
+            addresses = {value.untyped_storage()._cdata for value in given}
+            writes = tuple(dict.fromkeys(self.storage(value, addresses) for value in made))
+            self.found.operators.append(self.described(operator, args, output, given, made, reads, writes))
+        return output
+
+    def described(
+        self, operator: Any, args: tuple, output: Any, given: list, made: list, reads: tuple, writes: tuple
+    ) -> OperatorCall:
+        """One operator that the innermost module runs itself."""
+        call, name = self.stack[-1], name_of(operator)
+        kind, formula = FORMULAS.get(name, ("", None))
+        macs = formula(args, output) if formula else 0 if is_free(operator) else None
+        is_inside = isinstance(call.module, RECURRENT) or is_part(call.name)
+        is_pointwise = torch.Tag.pointwise in operator.tags
+        return OperatorCall(
+            name,
+            call.name,
+            call.module,
+            kind,
+            macs,
+            is_inside,
+            is_pointwise,
+            shapes(given),
+            shapes(made),
+            reads,
+            writes,
+        )
+
+    def storage(self, value: Tensor, seen: set[int] | None = None) -> int:
+        """The index of a tensor's memory. seen: addresses of an operator's inputs: any other output is new memory.
+
+        An address may have been freed and given out again, so only what an operator reads is looked up.
+        """
+        memory = value.untyped_storage()
+        address = memory._cdata
+        if address not in self.known or (seen is not None and address not in seen):
+            if seen is None:
+                self.found.given.add(len(self.found.storages))
+            self.known[address] = len(self.found.storages)
+            self.found.storages.append(memory.nbytes())
+        return self.known[address]
+
+    def failure(self, error: Exception) -> str:
+        """One sentence: which layer failed, and what it was given."""
+        said = str(error).strip().splitlines()
+        reason = said[0] if said else type(error).__name__
+        given = " and ".join(str(tuple(value.shape)) for value in tensors(self.found.example))
+        where = ""
+        if self.stack and self.stack[-1].name:
+            call = self.stack[-1]
+            what = " and ".join(map(str, call.inputs)) or "no tensor"
+            where = f" in '{call.name}' ({type(call.module).__name__}), which is given {what}"
+        return f"the model fails on an input of shape {given}{where}: {reason}"
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested tuples, lists, dictionaries, and objects that hold a model's outputs as attributes."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from tensors(part)
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from tensors(part)
+
+
+def shapes(values: list[Tensor]) -> tuple[Shape, ...]:
+    """Their shapes."""
+    return tuple(tuple(value.shape) for value in values)
+
+
+def size_of(values: list[Tensor]) -> int:
+    """Their bytes."""
+    return sum(value.numel() * value.element_size() for value in values)
+
+
+def is_part(name: str) -> bool:
+    """Whether a module of this name belongs to a layer's parametrization."""
+    return "parametrizations" in name.split(".")
+
+
+def arguments(example: Example) -> tuple[tuple, dict[str, Any]]:
+    """How an example is passed: one tensor, positional arguments, or named ones."""
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    return (tuple(example), {}) if isinstance(example, (tuple, list)) else ((example,), {})
+
+
+def moved(example: Any, device: str) -> Any:
+    """The same nested structure with its tensors on another device."""
+    if isinstance(example, Tensor):
+        return example.to(device)
+    if isinstance(example, Mapping):
+        return {key: moved(value, device) for key, value in example.items()}
+    if isinstance(example, (tuple, list)):
+        return type(example)(moved(value, device) for value in example)
+    return example
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards all is as before, whatever a pass leaves behind.
+
+    That is: training flags and other attributes of modules (hooks that compute a weight leave it there), buffers, and
+    the random state.
+    """
+    kept = {module: dict(vars(module)) for module in model.modules()}
+    buffers = {buffer: (buffer._version, buffer.clone()) for buffer in model.buffers()}
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for module, attributes in kept.items():
+            vars(module).clear()
+            vars(module).update(attributes)
+        for buffer, (version, value) in buffers.items():
+            if buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(value)
+
+
+def recurrent_forward(layer: nn.RNNBase) -> Callable:
+    """Gives tensors of the right shapes without running step by step; not for packed sequences."""
+
+    def forward(x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        directions = 2 if layer.bidirectional else 1
+        width = layer.proj_size or layer.hidden_size
+        batch = () if x.ndim == 2 else (x.shape[0 if layer.batch_first else 1],)
+        if x.shape[-1] != layer.input_size:
+            raise ValueError(f"it reads {layer.input_size} features, not {x.shape[-1]}")
+        hidden = x.new_empty(layer.num_layers * directions, *batch, width)
+        output = x.new_empty(*x.shape[:-1], directions * width)
+        if isinstance(layer, nn.LSTM):
+            return output, (hidden, x.new_empty(*hidden.shape[:-1], layer.hidden_size))
+        return output, hidden
+
+    return forward
