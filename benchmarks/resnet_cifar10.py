@@ -34,6 +34,8 @@ class Case:
     minutes: float | None = None
     learning_rate: float = 0.03
     latency_ratio: float | None = None
+    optimizer: str = "sgd"
+    temperature: float = 1.0
 
 
 CASES = {
@@ -41,7 +43,9 @@ CASES = {
     "resnet20-macs2-untrained": Case("resnet20", "macs<=0.5x", "resnet20-cifar10-macs0.5-untrained", 90.0),
     "resnet20-macs2.84": Case("resnet20", "macs<=0.3521x", "resnet20-cifar10-macs0.352", 91.0, 40, 25, 0.01),
     "resnet20-latency": Case("resnet20", "latency<=0.5x", "resnet20-cifar10-latency0.5", 91.0, 40, 25, 0.01, 0.52),
-    "resnet56-macs2.57": Case("resnet56", "macs<=0.3891x", "resnet56-cifar10-macs0.389", 93.2, 40, 57, 0.01),
+    "resnet56-macs2.57": Case(
+        "resnet56", "macs<=0.3891x", "resnet56-cifar10-macs0.389", 93.2, 40, 57, 0.0015, None, "muon", 4.0
+    ),
 }
 
 
@@ -58,7 +62,10 @@ def run(name: str, shared: Path, resume: bool) -> None:
         out=ROOT / "zoo" / case.folder,
         name=case.model,
         weights=weights.name,
-        recipe=lighten.Recipe(epochs=case.epochs, minutes=case.minutes, learning_rate=case.learning_rate),
+        settings=lighten.Settings(temperature=case.temperature),
+        recipe=lighten.Recipe(
+            epochs=case.epochs, minutes=case.minutes, learning_rate=case.learning_rate, optimizer=case.optimizer
+        ),
         resume=resume,
         force=True,
         show=lambda stage, share, words: print(f"\r{stage} {share:6.1%} {words}", end="", file=sys.stderr, flush=True),

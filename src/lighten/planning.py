@@ -33,7 +33,8 @@ class Settings:
     """How a job works; the defaults suit a small network on a CPU.
 
     methods: names of rewrites, empty for all. keep: names of layers that stay. memory_limit_bytes: of the moments.
-    runtime, threads, batch: where and how latency is measured.
+    runtime, threads, batch: where and how latency is measured. temperature: of the answers by which losses are
+    predicted and repaired; above 1 where the network has learnt the calibration images by heart.
     """
 
     methods: tuple[str, ...] = ()
@@ -43,6 +44,7 @@ class Settings:
     batch: int = 1
     seed: int = 0
     memory_limit_bytes: int = 2 << 30
+    temperature: float = 1.0
 
 
 @dataclass
@@ -89,7 +91,8 @@ def prepare(
     model.eval()
     with stages.stage("moments"):
         names = [site.name for site in sites]
-        moments = collect(model, names, data.calibration, settings.memory_limit_bytes, settings.seed)
+        limit, temperature = settings.memory_limit_bytes, settings.temperature
+        moments = collect(model, names, data.calibration, limit, settings.seed, temperature)
     with stages.stage("variants"):
         fitted = fit_all(model, sites, moments, methods, stages.count, plan)
         variants = fitted if plan else {site: prune(group) for site, group in fitted.items()}

@@ -151,7 +151,7 @@ def single_swaps(prepared: Prepared, planned: Planned, data: Data, stages: Stage
         found = []
         for variant in planned.chosen[::step] if step else ():
             swapped = build(prepared, plan_of(prepared, [variant]), [variant])
-            loss = divergence(swapped, held_out, logits)
+            loss = divergence(swapped, held_out, logits, prepared.settings.temperature)
             found.append(Divergence(variant.site, variant.rewrite, variant.predicted_loss, loss))
     return tuple(found)
 
@@ -170,7 +170,7 @@ def repaired(prepared: Prepared, planned: Planned, data: Data, stages: Stages) -
             {variant.site: variant.factors for variant in planned.chosen},
             prepared.moments,
             batches,
-            lambda network: divergence(network, held_out, logits),
+            lambda network: divergence(network, held_out, logits, prepared.settings.temperature),
             stages.count,
         )
     return lighter, Repair(mended.before, mended.after)

@@ -72,6 +72,15 @@ def test_divergence_of_a_model_from_itself_is_zero():
     assert divergence(Shift(), BATCHES, teacher_logits(Shift(), BATCHES)) == pytest.approx(0, abs=1e-12)
 
 
+def test_divergence_of_softened_answers():
+    """T² KL of softmax(logits / T), by hand."""
+    inputs, teacher = torch.eye(2), torch.tensor([[4.0, 0.0], [0.0, 8.0]])
+    p, q = (teacher / 4).softmax(1).double(), (inputs / 4).softmax(1).double()
+    expected = 16 * float((p * (p / q).log()).sum()) / 2
+    found = divergence(nn.Identity(), [(inputs, torch.zeros(2))], [teacher], temperature=4.0)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_divergence_by_hand():
     student = Shift(1.5)
     p, q = LOGITS.double().softmax(1), student(LOGITS).double().softmax(1)

@@ -158,14 +158,15 @@ def test_the_average_is_over_all_batches():
     assert parts.g_BOO.diagonal(dim1=1, dim2=2).sum() < 3 * whole.g_BOO.diagonal(dim1=1, dim2=2).sum()
 
 
-def test_the_gradients_moment_is_the_fisher_of_the_softmax():
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_gradients_moment_is_the_fisher_of_the_softmax(temperature):
     """E[v vᵀ] = diag(p) − p pᵀ: also what the gradients at labels drawn from p come to."""
     first, last = nn.Linear(2, 5), nn.Linear(5, 4)
     model = nn.Sequential(first, last)
     x = torch.randn(2).expand(20_000, 2)
-    found = collect(model, ["0", "1"], batches(x))
+    found = collect(model, ["0", "1"], batches(x), temperature=temperature)
     with torch.no_grad():
-        p = model(x[:1])[0].softmax(0)
+        p = (model(x[:1])[0] / temperature).softmax(0)
         fisher = p.diag() - torch.outer(p, p)
         of_first = last.weight.T @ fisher @ last.weight
         labels = torch.multinomial(p, 20_000, replacement=True)

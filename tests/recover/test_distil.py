@@ -56,6 +56,17 @@ def test_loss_falls_and_accuracy_rises(lighter, trained, small_data):
     assert [record["epoch"] for record in progress.history] == [1, 2, 3]
 
 
+def test_muon_learns_too(lighter, trained, small_data):
+    recipe = replace(RECIPE, epochs=3, optimizer="muon", learning_rate=0.01)
+    progress = distil(lighter, trained, small_data, recipe)
+    assert progress.history[2]["loss"] < 0.5 * progress.history[0]["loss"] and progress.best_accuracy > 80
+
+
+def test_an_unknown_optimizer(lighter, trained, small_data):
+    with pytest.raises(LightenError, match=r"^recovery knows no optimizer 'adam': known are sgd, muon$"):
+        distil(lighter, trained, small_data, replace(RECIPE, optimizer="adam"))
+
+
 def test_the_same_parameters_learn_through_dense_kernels(lighter, trained, small_data, monkeypatch):
     monkeypatch.setattr(module, "fastest_way", lambda *args: Way("32-true", True))
     before = state_of(lighter)

@@ -33,7 +33,7 @@ def test_the_lowest_is_taken_where_none_is_gentle(run):
 
 def test_the_run_stays_as_it_was(run):
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
-    gentle_rate(run)
+    gentle_rate(run, rates=(1e-2, 1e-3))
     after = run.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not run.optimizer.state and run.progress.batch == 0

@@ -45,6 +45,7 @@ def shrink(
     learning_rate: Annotated[
         float | None, typer.Option(min=1e-6, help="Peak; by default a short trial chooses.")
     ] = None,
+    optimizer: Annotated[str, typer.Option(help="Of recovery: sgd or muon.")] = "sgd",
     methods: Methods = "",
     keep: Keep = "",
     runtime: Runtime = "onnxruntime",
@@ -77,7 +78,7 @@ def shrink(
             name=opened.text,
             weights=origin(model, weights),
             settings=Settings(listed(methods), listed(keep), runtime, threads, batch, seed, int(memory * 2**30)),
-            recipe=Recipe(epochs=epochs, minutes=minutes, learning_rate=learning_rate, seed=seed),
+            recipe=Recipe(epochs=epochs, minutes=minutes, learning_rate=learning_rate, seed=seed, optimizer=optimizer),
             resume=resume,
             force=force,
             show=show,

@@ -86,8 +86,10 @@ def teacher_logits(model: nn.Module, loader: Loader) -> list[Tensor]:
     return [logits.clone() for logits in answers]  # outside inference mode, so that autograd may use them
 
 
-def divergence(model: nn.Module, loader: Loader, logits: list[Tensor]) -> float:
-    """Mean KL(teacher ‖ student) per sample, in nats; `logits`: the teacher's, over the same loader in the same order.
+def divergence(model: nn.Module, loader: Loader, logits: list[Tensor], temperature: float = 1.0) -> float:
+    """Mean T² KL(teacher ‖ student) per sample, in nats, of answers softened by the temperature T.
+
+    logits: the teacher's, over the same loader in the same order.
 
     Raises LightenError where the batches aren't those of the logits or there are none.
     """
@@ -98,8 +100,8 @@ def divergence(model: nn.Module, loader: Loader, logits: list[Tensor]) -> float:
             inputs, _ = next(batches, (None, None))
             if inputs is None or len(inputs) != len(teacher):
                 raise LightenError(f"cannot compare with the teacher: batch {index} is not the one its logits are of")
-            student = F.log_softmax(model(inputs).double(), -1)
-            reference = F.log_softmax(teacher.double(), -1)
+            student = F.log_softmax(model(inputs).double() / temperature, -1)
+            reference = F.log_softmax(teacher.double() / temperature, -1)
             total += float(F.kl_div(student, reference, reduction="sum", log_target=True))
             num_samples += len(inputs)
         if next(batches, None) is not None:
@@ -108,4 +110,4 @@ def divergence(model: nn.Module, loader: Loader, logits: list[Tensor]) -> float:
             )
     if num_samples == 0:
         raise LightenError("cannot compare with the teacher: the data hold no samples")
-    return total / num_samples
+    return temperature**2 * total / num_samples

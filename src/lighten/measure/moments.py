@@ -86,9 +86,11 @@ def collect(
     batches: Iterable[tuple[Tensor, Tensor]],
     memory_limit_bytes: int = 2 << 30,
     seed: int = 0,
+    temperature: float = 1.0,
 ) -> dict[str, Moments]:
     """Moments of the named layers; sites are taken in groups so that the running sums stay under the limit.
 
+    temperature: of the answers whose Fisher G is of; above 1, images that the network is sure of tell something too.
     The model is in evaluation mode. Raises LightenError where a value that isn't finite is met, naming the layer.
     """
     found: dict[str, Moments] = {}
@@ -98,7 +100,7 @@ def collect(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 for inputs, _ in batches:
-                    read_batch(model, inputs, list(collectors.values()))
+                    read_batch(model, inputs, list(collectors.values()), temperature)
         finally:
             for collector in collectors.values():
                 collector.handle.remove()
@@ -124,15 +126,15 @@ def groups_within(model: nn.Module, names: list[str], limit_bytes: int) -> list[
     return groups
 
 
-def read_batch(model: nn.Module, inputs: Tensor, collectors: list[Collector]) -> None:
+def read_batch(model: nn.Module, inputs: Tensor, collectors: list[Collector], temperature: float = 1.0) -> None:
     """One pass forward and back, from a random vector whose second moment is exactly the Fisher of the logits.
 
-    For p = softmax(logits), v = √p ∘ ξ − p (√p·ξ) with signs ξ = ±1 has E[v vᵀ] = diag(p) − p pᵀ: what sampled
-    labels give too, with less variance, since every class takes part in every sample.
+    For p = softmax(logits / T), v = √p ∘ ξ − p (√p·ξ) with signs ξ = ±1 has E[v vᵀ] = diag(p) − p pᵀ, the Hessian of
+    T² KL: what sampled labels give too, with less variance, since every class takes part in every sample.
     """
     with torch.enable_grad():
         logits = model(inputs)
-        p = logits.detach().softmax(-1)
+        p = (logits.detach() / temperature).softmax(-1)
         signs = torch.randint(0, 2, p.shape).mul_(2).sub_(1).to(p)
         v = p.sqrt() * signs
         v -= p * v.sum(-1, keepdim=True)

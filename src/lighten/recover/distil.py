@@ -11,11 +11,15 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from lighten.data.batches import Data
+from lighten.errors import LightenError
 from lighten.recover.composed import composed
 from lighten.recover.rate import gentle_rate
 from lighten.recover.speed import fastest_way
+from lighten.training.muon import Muon
 from lighten.training.run import Loss, Progress, Run, Schedule, finish, resumed
 
+RATES = {"sgd": (0.03, 0.01, 0.003, 0.001), "muon": (0.003, 0.001, 0.0003, 0.0001)}  # to choose from
+DECAYS = {"sgd": 1e-4, "muon": 1e-2}
 START_SLACK = 1.0  # points: the original has mostly learnt the held-out slice, so a fitted start looks too good there
 
 
@@ -24,11 +28,12 @@ class Recipe(Schedule):
     """How recovery runs.
 
     temperature: of the softened answers (Hinton et al. 2015, section 2); label_weight: share of the labels' loss.
-    learning_rate: None for the largest that keeps the fitted start (`rate.py`).
+    learning_rate: None for the largest that keeps the fitted start (`rate.py`). optimizer: sgd (with Nesterov's
+    momentum) or muon (`training/muon.py`); weight_decay: None for the optimizer's own in DECAYS.
     """
 
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    optimizer: str = "sgd"
+    weight_decay: float | None = None
     temperature: float = 4.0
     label_weight: float = 0.1
 
@@ -54,7 +59,7 @@ def distil(
     with composed(lighter, original, names if way.composed else ()):
         run = recovery(lighter, original, data, recipe, way.precision)
         if not (resume and resumed(run, checkpoint_path)):
-            run.progress.learning_rate = recipe.learning_rate or gentle_rate(run)
+            run.progress.learning_rate = recipe.learning_rate or gentle_rate(run, RATES[recipe.optimizer])
         finish(run, checkpoint_path, on_progress)
     return run.progress
 
@@ -62,11 +67,19 @@ def distil(
 def recovery(lighter: nn.Module, original: nn.Module, data: Data, recipe: Recipe, precision: str) -> Run:
     """A run in which `lighter` learns from `original`, which stays as it is."""
     fabric = Fabric(accelerator="auto", devices=1, precision=precision)
-    optimizer = torch.optim.SGD(
-        lighter.parameters(), 0.0, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
-    )  # the run sets the learning rate before each step
+    optimizer = optimizer_of(lighter, recipe)
     loss = distillation(original, recipe, fabric)
     return Run(lighter, data, recipe, loss, optimizer, fabric, start_slack=START_SLACK, job="recovery")
+
+
+def optimizer_of(lighter: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Of all parameters; the run sets the learning rate before each step. Raises LightenError for an unknown one."""
+    if recipe.optimizer not in DECAYS:
+        raise LightenError(f"recovery knows no optimizer '{recipe.optimizer}': known are {', '.join(DECAYS)}")
+    decay = DECAYS[recipe.optimizer] if recipe.weight_decay is None else recipe.weight_decay
+    if recipe.optimizer == "muon":
+        return Muon(lighter.parameters(), 0.0, weight_decay=decay)
+    return torch.optim.SGD(lighter.parameters(), 0.0, 0.9, weight_decay=decay, nesterov=True)
 
 
 def distillation(original: nn.Module, recipe: Recipe, fabric: Fabric) -> Loss:

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from lighten.errors import LightenError
 from lighten.training.run import Run
 
-RATES = (0.03, 0.01, 0.003, 0.001)
 NUM_STEPS, NUM_COMPARED = 24, 8
 
 
-def gentle_rate(run: Run, rates: Sequence[float] = RATES) -> float:
+def gentle_rate(run: Run, rates: Sequence[float]) -> float:
     """The largest of `rates` (falling) that lowers the training loss within NUM_STEPS steps; the run stays as it is.
 
     A rate that is too high raises the loss at once: it undoes the fit, and a short recovery only wins back what it
