@@ -22,5 +22,5 @@ venv: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,openvino]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,openvino,charts]'
 	touch $@

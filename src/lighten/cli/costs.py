@@ -22,7 +22,8 @@ FORMATS = ("table", "text", "markdown", "csv", "json")
 def count(
     model: Model,
     inputs: Inputs = None,
-    convention: Annotated[str, typer.Option(help="macs, flops, or how another tool counts.")] = "macs",
+    convention: Annotated[str, typer.Option(help="macs, flops, torchinfo, fvcore, ptflops or thop.")] = "macs",
+    explain: Annotated[str | None, typer.Option(help="Another convention: say where the two part.")] = None,
     shape: Annotated[str, typer.Option("--format", help="table, text, markdown, csv or json.")] = "table",
     strict: Annotated[bool, typer.Option("--strict", help="Fail where an operator has no formula.")] = False,
     fail_if: Annotated[list[str] | None, typer.Option(help="As 'macs>600M'; may be repeated; exit code 3.")] = None,
@@ -41,7 +42,12 @@ def count(
     limits = parse_limits(fail_if or [])
     opened = open_model(model)
     table = measure(
-        opened.model, opened.example_of(inputs or []), convention=convention, strict=strict, title=opened.title
+        opened.model,
+        opened.example_of(inputs or []),
+        convention=convention,
+        explain=explain,
+        strict=strict,
+        title=opened.title,
     )
     if as_json or shape == "json":
         print_json(table.as_dict())

@@ -1,7 +1,8 @@
 """What one forward pass costs, by closed formulas; costs add."""
 
 import math
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
+from operator import add, attrgetter
 
 from torch import nn
 
@@ -35,13 +36,16 @@ class Cost:
     effective_params: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(*(mine + others for mine, others in zip(astuple(self), astuple(other), strict=True)))
+        return Cost(*map(add, AMOUNTS(self), AMOUNTS(other)))
 
     @property
     def intensity(self) -> float:
         """Arithmetic intensity: operations per byte moved, 2 for each MAC (Williams et al. 2009); 0 where none move."""
         moved = self.input_bytes + self.activation_bytes + self.weight_bytes
         return 2 * self.macs / moved if moved else 0.0
+
+
+AMOUNTS = attrgetter(*(field.name for field in fields(Cost)))
 
 
 def count_macs(layer: nn.Module, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int | None:

@@ -1,15 +1,18 @@
 """The cost of any network, by our own convention or by that of another tool."""
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from lighten.errors import LightenError
-from lighten.network.conventions import CONVENTIONS, UNITS
+from lighten.network.conventions import UNITS
+from lighten.network.conventions import convention as convention_of
 from lighten.network.cost import Cost
+from lighten.network.explain import explain as explained
 from lighten.network.peak import peak_bytes
 from lighten.network.record import Example, Record, record
 from lighten.network.table import CostTable, Row
 from lighten.network.trace import Site, sites_of
-from lighten.references import nearest
 
 
 def count(
@@ -17,20 +20,21 @@ def count(
     example: Example,
     *,
     convention: str = "macs",
+    explain: str | None = None,
     strict: bool = False,
     title: str | None = None,
 ) -> CostTable:
     """What one forward pass of `model` costs; the model is left as it was.
 
     example: a tensor (N, …), of which the first sample counts; or a tuple of positional or a dictionary of named
-    arguments, which count as they are. convention: `macs`, or another of CONVENTIONS. strict: raise where an operator
-    was met that has no formula. Raises LightenError where the model fails, naming the layer and its shapes.
+    arguments, which count as they are. convention: `macs`, or another of CONVENTIONS; explain: one that it is compared
+    with, in the table's `explanation`. strict: raise where an operator was met that has no formula. Raises LightenError
+    where the model fails, naming the layer and its shapes.
     """
-    if convention not in CONVENTIONS:
-        hint = nearest(convention, CONVENTIONS) or f": known are {', '.join(CONVENTIONS)}"
-        raise LightenError(f"there is no convention '{convention}'{hint}")
-    found = record(model, example[:1] if isinstance(example, Tensor) else example)
+    found = record(model, example)
     table = table_of(found, convention, title or type(model).__name__)
+    if explain:
+        table = replace(table, explanation=explained(found, explain, convention))
     if strict and table.uncounted:
         listed = ", ".join(
             f"{name} ({calls} of {table.num_operators} calls)" for name, calls in table.uncounted.items()
@@ -41,8 +45,8 @@ def count(
 
 def table_of(found: Record, convention: str, title: str) -> CostTable:
     """The table of a record."""
+    amounts = convention_of(convention)(found)
     traced = sites_of(found)
-    amounts = CONVENTIONS[convention](found)
     rows = rows_of(traced.sites, amounts)
     return CostTable(
         title,

@@ -95,6 +95,8 @@ FREE = {  # of multiply-accumulates of matrices, by our convention; beside views
     *("ones", "ones_like", "full", "full_like", "new_zeros", "new_ones", "new_full", "arange", "linspace", "eye"),
     *("scalar_tensor", "rand", "rand_like", "randn", "randn_like", "randint", "randperm", "bernoulli", "normal"),
     *("uniform", "random", "resize", "set", "_unsafe_view", "_reshape_alias", "_reshape_copy", "view_copy"),
+    *("as_strided", "col2im", "glu", "std_mean", "aminmax", "cumprod", "argsort", "grid_sampler_2d", "grid_sampler_3d"),
+    "_prelu_kernel",
 }
 
 
@@ -107,3 +109,20 @@ def name_of(operator: OpOverload) -> str:
 def is_free(operator: OpOverload) -> bool:
     """Whether it is known to do no multiply-accumulates that count."""
     return operator.is_view or torch.Tag.pointwise in operator.tags or name_of(operator) in FREE
+
+
+def stand_in(operator: OpOverload, args: Arguments) -> Any:
+    """The output on the meta device of a frequent operator that gives its input's shape; None where PyTorch must say.
+
+    PyTorch works these shapes out in Python, which takes most of the time of a pass.
+    """
+    first = args[0]
+    if operator is torch.ops.aten.relu_.default:
+        return first
+    if operator is torch.ops.aten.relu.default:
+        return torch.empty_like(first)
+    if operator is torch.ops.aten.native_batch_norm.default:
+        per_channel = [value for value in args[1:5] if value is not None]
+        if first.ndim > 1 and all(value.shape == first.shape[1:2] for value in per_channel):
+            return torch.empty_like(first), first.new_empty(0), first.new_empty(0)
+    return None

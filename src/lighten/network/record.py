@@ -3,22 +3,32 @@
 Everything that counts reads this record: sites, tables, the conventions of other tools, peak memory.
 """
 
+import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.jit._script import RecursiveScriptModule
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.hooks import RemovableHandle
 
 from lighten.errors import LightenError
 from lighten.network.cost import RECURRENT
-from lighten.network.operators import DECISIONS, FORMULAS, is_free, name_of
+from lighten.network.operators import DECISIONS, FORMULAS, is_free, name_of, stand_in
 
 Shape = tuple[int, ...]
 Example = Tensor | tuple | list | Mapping  # one tensor, the positional arguments, or the named ones
+WEIGHT_HOOKS = (BasePruningMethod, SpectralNorm, WeightNorm)  # compute a weight before their layer's call
+CONTAINERS = (dict, OrderedDict, list, set)
 
 
 @dataclass(slots=True)
@@ -41,7 +51,7 @@ class ModuleCall:
 class OperatorCall:
     """One operator, and the module that ran it. kind, macs: by `FORMULAS`; macs is None where there is no formula.
 
-    is_inside: of a recurrent layer, which counts as a whole, or of a parametrization of a weight.
+    is_inside: of a recurrent layer, which counts as a whole, or of a hook or parametrization that computes a weight.
     reads, writes: indices into `Record.storages` of what it touches; a view reads and writes the same storage.
     """
 
@@ -63,7 +73,7 @@ class Record:
     """A whole pass. storages: bytes of each stretch of memory; given: those that stood before the pass (weights,
     constants); inputs, results: those of what the network was given and gave back.
 
-    device: `meta` where nothing was computed. decisions: {operator: calls} by which the network read its own values.
+    device: `meta` where nothing was computed. densities: see `lighten.network.trace.density`, which fills it.
     """
 
     model: nn.Module
@@ -75,6 +85,7 @@ class Record:
     given: set[int] = field(default_factory=set)
     inputs: set[int] = field(default_factory=set)
     results: set[int] = field(default_factory=set)
+    densities: dict[nn.Module, float] = field(default_factory=dict)
 
     @property
     def input_shapes(self) -> tuple[Shape, ...]:
@@ -107,39 +118,53 @@ class Record:
 def record(model: nn.Module, example: Example, on_meta: bool = True) -> Record:
     """A forward pass of `model` in evaluation mode; the model and the random state are left as they were.
 
-    On the meta device no memory is needed and nothing is computed; where the model doesn't allow it, and where
-    `on_meta` is False, the pass is a real one. Raises LightenError where the model fails, naming the layer and shapes.
+    example: of a single tensor the first sample counts. On the meta device no memory is needed and nothing is computed;
+    where the model doesn't allow it, and where `on_meta` is False, the pass is a real one. Raises LightenError where
+    the model fails, naming the layer and shapes.
     """
+    check(model, example)
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    if isinstance(example, Tensor):
+        example = example[:1]
+    if on_meta:
+        try:
+            return recorded(model, example, "meta")
+        except LightenError:  # the real pass says what is wrong, if anything is
+            if any(value.is_meta for value in (*model.parameters(), *tensors(example))):
+                raise
+    return recorded(model, example, "cpu")
+
+
+def check(model: nn.Module, example: Example) -> None:
+    """Raise LightenError for what can't be counted."""
     if not isinstance(model, nn.Module):
         raise LightenError(f"a network must be a torch.nn.Module, not {type(model).__name__}")
     if not any(True for _ in tensors(example)):
         raise LightenError("the example input holds no tensor: give one, a tuple of arguments, or a dictionary of them")
-    if on_meta:
-        with suppress(LightenError):  # the real pass says what is wrong, if anything is
-            return recorded(model, example, "meta")
-    return recorded(model, example, "cpu")
+    if isinstance(example, Tensor) and (example.ndim == 0 or len(example) == 0):
+        raise LightenError(f"the example input of shape {tuple(example.shape)} holds no sample on its first axis")
+    for name, module in model.named_modules():
+        where = f"'{name}' ({type(module).__name__})" if name else "the network"
+        if isinstance(module, RecursiveScriptModule):
+            raise LightenError(f"{where} is a script, whose layers can't be watched: give the module it was made from")
+        if any(map(is_lazy, module._parameters.values())):
+            raise LightenError(f"{where} has weights without a shape: call it once on an input before")
 
 
 def recorded(model: nn.Module, example: Example, device: str) -> Record:
     """The record of a pass on one device; raises LightenError where the model fails there."""
     recorder = Recorder(Record(model, example, device))
-    handles = [
-        handle
-        for module in recorder.names
-        for handle in (
-            module.register_forward_pre_hook(recorder.enter, with_kwargs=True),
-            module.register_forward_hook(recorder.leave, with_kwargs=True),
-        )
-    ]
-    stand_ins = {}
-    if device == "meta":
-        state = (*model.named_parameters(), *model.named_buffers())
-        stand_ins = {name: torch.empty_like(value, device="meta") for name, value in state}
+    handles = [handle for module in recorder.names for handle in recorder.watch(module)]
     fast_attention = torch.backends.mha.get_fastpath_enabled()  # one operator for all of it, which has no formula
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with unchanged(model), recorder:
-            output = run(model, moved(example, device) if stand_ins else example, stand_ins, recorder)
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))  # which hides the operators inside others
+            stack.enter_context(unchanged(model))
+            if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes seconds
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(recorder)
+            output = run(model, example, recorder)
     except Exception as error:
         raise LightenError(recorder.failure(error)) from error
     finally:
@@ -150,13 +175,18 @@ def recorded(model: nn.Module, example: Example, device: str) -> Record:
     return recorder.found
 
 
-def run(model: nn.Module, example: Example, stand_ins: dict[str, Tensor], recorder: "Recorder") -> Any:
-    """The model's output. stand_ins: empty tensors in the place of its parameters and buffers, on the meta device."""
-    recorder.found.inputs = {recorder.storage(value) for value in tensors(example)}
-    recorder.found.given = {recorder.storage(value) for value in stand_ins.values()}
-    args, kwargs = arguments(example)
-    if not stand_ins:
+def run(model: nn.Module, example: Example, recorder: "Recorder") -> Any:
+    """The model's output; on the meta device empty tensors stand in the place of its parameters and buffers."""
+    found = recorder.found
+    on_meta = found.device == "meta"
+    args, kwargs = arguments(moved(example, "meta") if on_meta else example)
+    found.inputs = {recorder.storage(value) for value in tensors((args, kwargs))}
+    found.given.clear()
+    if not on_meta:
         return model(*args, **kwargs)
+    state = (*model.named_parameters(), *model.named_buffers())
+    stand_ins = {name: torch.empty_like(value, device="meta") for name, value in state}
+    found.given.update(recorder.storage(value) for value in stand_ins.values())
     for layer in recorder.names:
         if isinstance(layer, RECURRENT) and "forward" not in vars(layer):
             layer.forward = recurrent_forward(layer)  # undone with all that the pass leaves behind
@@ -172,9 +202,22 @@ class Recorder(TorchDispatchMode):
         self.names = {module: name for name, module in found.model.named_modules()}
         self.stack: list[ModuleCall] = []
         self.known: dict[int, int] = {}  # {address of a storage: its index}
+        self.in_weight_hook = False
+
+    def watch(self, module: nn.Module) -> Iterator[RemovableHandle]:
+        """Hooks that tell when a module begins and ends."""
+        if any(isinstance(hook, WEIGHT_HOOKS) for hook in module._forward_pre_hooks.values()):
+            yield module.register_forward_pre_hook(self.prepare, prepend=True)
+        yield module.register_forward_pre_hook(self.enter, with_kwargs=True)
+        yield module.register_forward_hook(self.leave, with_kwargs=True)
+
+    def prepare(self, module: nn.Module, args: tuple) -> None:
+        """A module's weight is computed before its call."""
+        self.in_weight_hook = True
 
     def enter(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         """A module begins."""
+        self.in_weight_hook = False
         given = list(tensors((args, kwargs)))
         call = ModuleCall(self.names[module], module, len(self.stack), shapes(given), input_bytes=size_of(given))
         self.stack.append(call)
@@ -182,14 +225,17 @@ class Recorder(TorchDispatchMode):
 
     def leave(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         """A module ends."""
-        call = self.stack.pop()
+        while (call := self.stack.pop()).module is not module:
+            pass  # a call that failed, and whose error the network caught
         made = list(tensors(output[:1] if isinstance(module, RECURRENT) else output))  # without the last states
         call.outputs, call.output_bytes = shapes(made), size_of(made)
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         given = list(tensors((args, kwargs)))
         reads = tuple(dict.fromkeys(self.storage(value) for value in given))
-        output = operator(*args, **(kwargs or {}))
+        output = stand_in(operator, args) if given and given[0].is_meta else None
+        if output is None:
+            output = operator(*args, **(kwargs or {}))
         if self.stack:
             made = list(tensors(output))
             addresses = {value.untyped_storage()._cdata for value in given}
@@ -204,7 +250,7 @@ class Recorder(TorchDispatchMode):
         call, name = self.stack[-1], name_of(operator)
         kind, formula = FORMULAS.get(name, ("", None))
         macs = formula(args, output) if formula else 0 if is_free(operator) else None
-        is_inside = isinstance(call.module, RECURRENT) or is_part(call.name)
+        is_inside = isinstance(call.module, RECURRENT) or self.in_weight_hook or is_part(call.name)
         is_pointwise = torch.Tag.pointwise in operator.tags
         return OperatorCall(
             name,
@@ -296,20 +342,24 @@ def moved(example: Any, device: str) -> Any:
 def unchanged(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards all is as before, whatever a pass leaves behind.
 
-    That is: training flags and other attributes of modules (hooks that compute a weight leave it there), buffers, and
-    the random state.
+    That is: training flags and other attributes of modules (hooks that compute a weight leave it there), what their
+    dictionaries, lists and sets hold, buffers, and the random state.
     """
-    kept = {module: dict(vars(module)) for module in model.modules()}
-    buffers = {buffer: (buffer._version, buffer.clone()) for buffer in model.buffers()}
+    kept = [(module, vars(module).copy()) for module in model.modules()]
+    held = [(v, v.copy()) for _, attributes in kept for v in attributes.values() if type(v) in CONTAINERS]
+    buffers = [(b, b._version, b.clone()) for b in model.buffers() if not b.is_inference()]
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             yield
     finally:
-        for module, attributes in kept.items():
+        for module, attributes in kept:
             vars(module).clear()
             vars(module).update(attributes)
-        for buffer, (version, value) in buffers.items():
+        for container, contents in held:
+            container.clear()
+            (container.extend if isinstance(container, list) else container.update)(contents)
+        for buffer, version, value in buffers:
             if buffer._version != version:
                 with torch.no_grad():
                     buffer.copy_(value)

@@ -13,6 +13,8 @@ from rich.table import Table
 
 from lighten.network.cost import Cost
 
+MASKED = 0.999  # share of the weights that aren't zero, below which it is told: random weights may hold a zero
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -57,7 +59,7 @@ class CostTable:
 
     total: by our own convention; outside: parameters of no layer that the pass calls. peak_bytes: most activation
     memory at any moment when buffers are reused. uncounted: {operator: calls} without a formula, of `num_operators`
-    calls in all. notes: what to know before trusting the figures.
+    calls in all. notes: what to know before trusting the figures. explanation: where another convention parts from it.
     """
 
     title: str
@@ -72,6 +74,12 @@ class CostTable:
     uncounted: dict[str, int]
     num_operators: int
     notes: tuple[str, ...] = ()
+    explanation: tuple[str, ...] = ()
+
+    @property
+    def training_bytes(self) -> int:
+        """Twice the outputs of the layers with weights: the estimate of forward and backward that torchinfo prints."""
+        return 2 * sum(row.cost.activation_bytes for row in self.rows if row.cost.params or row.shared_with)
 
     def records(self) -> list[dict[str, Any]]:
         """One dictionary per row: `pandas.DataFrame(table.records())`."""
@@ -91,6 +99,7 @@ class CostTable:
             "uncounted": [{"operator": name, "calls": calls} for name, calls in self.uncounted.items()],
             "num_operators": self.num_operators,
             "notes": list(self.notes),
+            "explanation": list(self.explanation),
         }
 
     def to_json(self) -> str:
@@ -115,9 +124,9 @@ class CostTable:
 
     def to_text(self, width: int = 120) -> str:
         """What a terminal shows, without colours."""
-        console = Console(file=io.StringIO(), width=width, color_system=None)
-        console.print(self)
-        return console.file.getvalue()
+        out = io.StringIO()
+        Console(file=out, width=width, color_system=None).print(self)
+        return out.getvalue()
 
     def __rich__(self) -> Table:
         head, *body = self.cells()
@@ -157,20 +166,22 @@ class CostTable:
             ("parameters", f"{total.params:,} ({total.trainable_params:,} trainable, {fixed:,} not)"),
             (self.unit, f"{self.amount:,}" + ("" if self.convention == "macs" else f", as {self.convention} counts")),
         ]
-        if total.effective_params != total.params:
+        if total.effective_params < MASKED * total.params:
             dense = f"{total.effective_params:,} parameters and {total.effective_macs:,} MACs aren't zero"
             found.append(("effective", f"{dense}; a runtime without sparse kernels computes all the same"))
         found += [
             ("weights", size(total.weight_bytes)),
             ("activations, each written once", size(total.activation_bytes)),
             ("forward and backward, estimated", size(2 * total.activation_bytes)),
+            ("forward and backward of layers with weights only", size(self.training_bytes)),
             ("peak of activations in inference", size(self.peak_bytes)),
             ("arithmetic intensity", f"{total.intensity:.1f} operations per byte"),
         ]
         found += [
             ("not counted", f"{name}, {calls} of {self.num_operators} calls") for name, calls in self.uncounted.items()
         ]
-        return found + [("note", note) for note in self.notes]
+        found += [("note", note) for note in self.notes]
+        return found + [("by convention", line) for line in self.explanation]
 
 
 def by(shape: tuple[int, ...]) -> str:

@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from lighten.network.cost import RECURRENT, Cost, count_macs
 from lighten.network.record import ModuleCall, OperatorCall, Record, Shape, is_part, record, unchanged
@@ -58,7 +60,7 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     Costs are those of the operators that PyTorch runs, so that functions count as layers do; only a recurrent layer is
     counted as a whole. Raises LightenError where the model fails on its example input.
     """
-    return sites_of(record(model, example[:1]))
+    return sites_of(record(model, example))
 
 
 def sites_of(found: Record) -> Trace:
@@ -79,8 +81,8 @@ def sites_of(found: Record) -> Trace:
     return Trace(
         found.input_shapes[0][1:],
         (
-            *layer_sites(calls, macs),
-            *(function_site(kind, operators) for (_, kind), operators in functions.items()),
+            *layer_sites(found, calls, macs),
+            *(function_site(found, kind, operators) for (_, kind), operators in functions.items()),
         ),
         found.uncounted,
         len(found.operators),
@@ -88,7 +90,7 @@ def sites_of(found: Record) -> Trace:
     )
 
 
-def layer_sites(calls: dict[nn.Module, list[ModuleCall]], macs: dict[nn.Module, int]) -> Iterable[Site]:
+def layer_sites(found: Record, calls: dict[nn.Module, list[ModuleCall]], macs: dict[nn.Module, int]) -> Iterable[Site]:
     """Sites of the layers that were met."""
     users = defaultdict(list)
     for module, (first, *_) in calls.items():
@@ -101,25 +103,31 @@ def layer_sites(calls: dict[nn.Module, list[ModuleCall]], macs: dict[nn.Module, 
         weight = next(module.parameters(), None)
         shared = () if weight is None else tuple(n for n in users[id(weight)] if n != first.name)
         done = macs[module] + sum(recurrent_macs(module, call) for call in (first, *rest))
-        density = share_of_nonzero(module)
+        share = density(found, module)
         cost = Cost(
             macs=done,
             activation_bytes=sum(call.output_bytes for call in (first, *rest)),
             activations=sum(numel(shape) for call in (first, *rest) for shape in call.outputs),
             input_bytes=sum(call.input_bytes for call in (first, *rest)),
-            effective_macs=round(done * density),
-        ) + cost_of_parameters(own, density)
+            effective_macs=round(done * share),
+        ) + cost_of_parameters(own, share)
         kind = type(module).__name__.lower()
         given, made = sample_shape(module, first.inputs), sample_shape(module, first.outputs)
         yield Site(first.name, kind, given, made, 1 + len(rest), shared, cost)
 
 
-def function_site(kind: str, operators: list[OperatorCall]) -> Site:
+def function_site(found: Record, kind: str, operators: list[OperatorCall]) -> Site:
     """The site of all operators of one kind that one container runs itself."""
     first = operators[0]
     given, made = (shapes[0][1:] if shapes else () for shapes in (first.inputs, first.outputs))
     macs = sum(operator.macs or 0 for operator in operators)
-    cost = Cost(macs, activations=sum(numel(shape) for o in operators for shape in o.outputs), effective_macs=macs)
+    cost = Cost(
+        macs,
+        activation_bytes=sum(found.storages[i] for o in operators for i in o.writes[:1]),  # others are for gradients
+        activations=sum(numel(shape) for o in operators for shape in o.outputs[:1]),
+        input_bytes=sum(found.storages[i] for o in operators for i in o.reads if i not in found.given),
+        effective_macs=macs,
+    )
     return Site(first.name, kind, given, made, len(operators), (), cost)
 
 
@@ -140,14 +148,28 @@ def cost_of_parameters(parameters: list[nn.Parameter], density: float = 1.0) -> 
     )
 
 
-def share_of_nonzero(module: nn.Module) -> float:
-    """Of a layer's weight as it computes with it, masks and parametrizations applied; 1 where it has none."""
-    with unchanged(module):  # a parametrization may learn while it is in training mode
-        weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor) or weight.ndim < 2 or weight.is_meta or not weight.numel():
-        return 1.0
-    with torch.no_grad():
-        return int(torch.count_nonzero(weight)) / weight.numel()
+def density(found: Record, module: nn.Module) -> float:
+    """Share of a layer's weights, masks and parametrizations applied, that isn't zero; 1 where it has none."""
+    if module not in found.densities:
+        found.densities[module] = share_of_nonzero(list(weights(module)))
+    return found.densities[module]
+
+
+def weights(module: nn.Module) -> Iterable[Tensor]:
+    """The matrices with which a layer computes."""
+    names = ["weight"]
+    if isinstance(module, RECURRENT):
+        names = [name for group in module._all_weights for name in group if name.startswith("weight")]
+    with unchanged(module) if is_parametrized(module) else nullcontext():  # one may learn while in training mode
+        found = [getattr(module, name, None) for name in names]
+    return (w for w in found if isinstance(w, Tensor) and w.ndim > 1 and not w.is_meta)
+
+
+@torch.no_grad()
+def share_of_nonzero(found: list[Tensor]) -> float:
+    """Of all elements together; 1 where there are none."""
+    total = sum(weight.numel() for weight in found)
+    return sum(int(torch.count_nonzero(weight)) for weight in found) / total if total else 1.0
 
 
 def recurrent_macs(module: nn.Module, call: ModuleCall) -> int:

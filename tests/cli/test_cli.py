@@ -1,7 +1,6 @@
 """The command line: exit codes, one sentence for errors, one JSON document on standard output."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -9,24 +8,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import lighten
-from lighten import cli
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line; gives (exit code, standard output, standard error)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lighten", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +33,20 @@ def folder(tmp_path_factory, weights):
 def test_help_names_every_command(run):
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("shrink", "plan", "evaluate", "count", "bench", "export", "report", "demo", "train"):
+    for command in (
+        "shrink",
+        "plan",
+        "evaluate",
+        "count",
+        "bench",
+        "export",
+        "report",
+        "demo",
+        "train",
+        "compare",
+        "lint",
+        "advise",
+    ):
         assert command in out
 
 
@@ -66,6 +60,48 @@ def test_count_as_json(run):
     }  # fmt: skip
     assert first.items() <= found["rows"][0].items()
     assert found["uncounted"] == [] and found["convention"] == "macs"
+
+
+def test_count_as_another_tool_does(run):
+    code, out, _ = run("count", "resnet20", "--convention", "flops", "--explain", "macs", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["unit"] == "FLOPs" and found["total"]["macs"] == 2 * 40_551_040
+    assert found["explanation"][-1] == "in all: macs 40,551,040, flops 81,102,080: +40,551,040"
+
+
+@pytest.mark.parametrize(
+    ("shape", "line"),
+    [
+        ("markdown", "| conv1 | conv2d-1 | 16×32×32 | 432 | 442,368 | 1 |"),
+        ("csv", "conv1,conv2d,3x32x32,16x32x32,1,,442368,432,65536,"),
+        ("text", "parameters: 269,722 (269,722 trainable, 0 not)"),
+    ],
+)
+def test_count_in_other_shapes(run, shape, line):
+    code, out, _ = run("count", "resnet20", "--format", shape)
+    assert code == 0 and line in out
+
+
+def test_limits_for_a_pipeline(run):
+    assert run("count", "resnet20", "--fail-if", "macs>41M", "--fail-if", "params>300k")[0] == 0
+    code, _, err = run("count", "resnet20", "--fail-if", "macs>40M", "--fail-if", "peak_bytes>=1KiB")
+    assert code == 3 and "'resnet20' fails: macs>40M (40,551,040) and peak_bytes>=1KiB (" in err
+
+
+def test_inputs_of_several_tensors(run, tmp_path, monkeypatch):
+    (tmp_path / "two_inputs.py").write_text(
+        "import torch\nfrom torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.table = nn.Embedding(10, 4)\n        self.last = nn.Linear(4, 3)\n\n"
+        "    def forward(self, ids, mask):\n        return self.last(self.table(ids) * mask[..., None])\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run("count", "two_inputs:Net", "--input", "mask=1x5", "--input", "ids=1x5:int64", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["total"]["macs"] == 5 * 12 and found["input"] == [[1, 5], [1, 5]]
+    code, _, err = run("count", "two_inputs:Net", "--input", "mask=1x5", "--input", "1x5:int64")
+    assert code == 2 and "name all inputs or none" in err
+    code, _, err = run("count", "two_inputs:Net", "--input", "1x5:int63", "--input", "1x5")
+    assert code == 2 and "'int63' is no type of torch" in err
 
 
 def test_count_for_people(run):
@@ -137,6 +173,9 @@ def test_export_and_report(run, folder, tmp_path):
         (["count", "resnet20", "--input", "3by32"], 2, "cannot read the input shape '3by32'"),
         (["count", "resnet20", "--input", "1x4x32x32"], 2, "the model fails on an input of shape (1, 4, 32, 32)"),
         (["evaluate", "resnet20", "--data", "nowhere"], 2, "nowhere"),
+        (["count", "resnet20", "--format", "xml"], 2, "there is no format 'xml'"),
+        (["count", "resnet20", "--fail-if", "macs>lots"], 2, "cannot read the limit 'macs>lots'"),
+        (["count", "resnet20", "--fail-if", "speed>5"], 2, "the limit 'speed>5' is on no total of ours"),
         (["count"], 2, "Missing argument"),
         (["shrink", "resnet20", "--data", "digits", "--budget", "speed<=2", "--out", "x"], 2, "cannot read the budget"),
         (["evaluate", "tests", "--data", "digits"], 2, "holds no network of ours: plan.json is missing"),
