@@ -88,6 +88,13 @@ def test_limits_for_a_pipeline(run):
     assert code == 3 and "'resnet20' fails: macs>40M (40,551,040) and peak_bytes>=1KiB (" in err
 
 
+def test_times_of_layers(run):
+    code, out, _ = run("count", "digits_vgg:width=8", "--time", "--json")
+    times = json.loads(out)["times"]
+    assert code == 0 and times["onnxruntime_ms"] > 0 and times["roof"]["peak_gflops"] > 0
+    assert times["rows"][0]["name"] == "features.0" and times["rows"][0]["pytorch_ms"] > 0
+
+
 def test_inputs_of_several_tensors(run, tmp_path, monkeypatch):
     (tmp_path / "two_inputs.py").write_text(
         "import torch\nfrom torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self):\n"
@@ -100,6 +107,8 @@ def test_inputs_of_several_tensors(run, tmp_path, monkeypatch):
     assert code == 0 and found["total"]["macs"] == 5 * 12 and found["input"] == [[1, 5], [1, 5]]
     code, _, err = run("count", "two_inputs:Net", "--input", "mask=1x5", "--input", "1x5:int64")
     assert code == 2 and "name all inputs or none" in err
+    code, _, err = run("count", "two_inputs:Net", "--input", "ids=1x5:int64", "--input", "mask=1x5", "--time")
+    assert code == 2 and "times per layer need a network of one input tensor; 'two_inputs:Net' has 2" in err
     code, _, err = run("count", "two_inputs:Net", "--input", "1x5:int63", "--input", "1x5")
     assert code == 2 and "'int63' is no type of torch" in err
 

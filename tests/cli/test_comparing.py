@@ -60,6 +60,7 @@ def test_latency_on_request(run):
     assert code == 0 and found["runtime"] == "pytorch" and found["machine"]["threads"] == 1
     times = [found[side]["latency_ms"] for side in ("before", "after")]
     assert min(times) > 0 and found["ratio"]["latency_ms"] == times[0] / times[1]
+    assert found["rows"][0]["before"]["latency_ms"] > 0
 
 
 def test_findings(run):

@@ -178,7 +178,7 @@ class Loose(nn.Module):
 
 def test_parameters_of_no_layer_are_a_row():
     found = compare(*(count(Loose(width), torch.zeros(1, 1)) for width in (6, 3)))
-    last = found.pairs[-1].as_dict()
+    last = found.as_dict()["rows"][-1]
     assert last["name"] == "(outside any layer called)" and sums_hold(found)
     assert (last["before"]["params"], last["after"]["params"], last["ratio"]["params"]) == (6, 3, 2)
 
@@ -189,6 +189,19 @@ def test_latency_where_measured():
     assert found.as_dict()["after"]["latency_ms"] == 1.5 and found.ratio["latency_ms"] == 2
     assert "latency in ms: 3.000 → 1.500 (2.00×)" in found.to_text()
     assert "latency_ms" not in compare(table, table).as_dict()["before"]
+
+
+def test_latency_of_layers_where_measured():
+    """The layers that replaced one add up; what has no time takes none."""
+    before, after = (
+        on_images(nn.Conv2d(3, 8, 3), nn.ReLU()),
+        on_images(nn.Sequential(nn.Conv2d(3, 3, 3, groups=3), nn.Conv2d(3, 8, 1)), nn.ReLU()),
+    )
+    found = compare(before, after, latency_ms=(3.0, 1.0), layers_ms=({"0": 2.0}, {"0.0": 0.25, "0.1": 0.25, "1": 0.5}))
+    rows = found.as_dict()["rows"]
+    assert [row["ratio"]["latency_ms"] for row in rows] == [4, None]
+    assert rows[1]["before"]["latency_ms"] == 0 and rows[1]["after"]["latency_ms"] == 0.5
+    assert "2.000 → 0.500 (4.00×)" in found.to_text(160) and "| ms |" in found.to_markdown()
 
 
 def test_what_was_not_counted_is_said():

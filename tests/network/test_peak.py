@@ -62,7 +62,7 @@ def test_a_norm_and_an_activation_write_over_what_they_read():
 
 def test_a_norm_that_follows_no_convolution_needs_memory_of_its_own():
     assert within(lambda m, x: m.b(m.norm(nn.functional.max_pool2d(m.a(x), 1)))) == 2 * MAP
-    assert within(lambda m, x: m.b(m.norm(x))) == MAP
+    assert within(lambda m, x: m.norm(x).flatten(1).softmax(1)) == MAP
 
     def shared(m: Runs, x: Tensor) -> Tensor:
         first = m.a(x)
@@ -83,7 +83,7 @@ def test_an_activation_leaves_what_is_still_needed():
 
 
 def test_the_callers_input_is_not_written_over():
-    assert within(lambda m, x: m.a(torch.relu(x))) == MAP
+    assert within(lambda m, x: torch.relu(x).flatten(1).softmax(1)) == MAP
 
 
 @pytest.mark.parametrize("add", [torch.add, Tensor.add_])
@@ -147,7 +147,9 @@ def test_a_gate_on_channels_is_plain():
         first = m.a(x)
         return m.b(first * first.mean((2, 3), keepdim=True))
 
-    assert len(layout_of(record(Runs(forward), IMAGE)).steps) == 4 + 3  # first and the mean to plain, the product back
+    assert (
+        len(layout_of(record(Runs(forward), IMAGE)).steps) == 4 + 2
+    )  # the map becomes plain, and their product is in blocks again
 
 
 @pytest.mark.parametrize(

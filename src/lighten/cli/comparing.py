@@ -28,7 +28,7 @@ def compare(
     first: Model,
     second: Annotated[str | None, typer.Argument(help="As FIRST; a lightened folder needs none.")] = None,
     inputs: Inputs = None,
-    time: Annotated[bool, typer.Option("--time", help="Time both networks too.")] = False,
+    time: Annotated[bool, typer.Option("--time", help="Time both networks and their layers too.")] = False,
     runtime: Runtime = "onnxruntime",
     threads: Threads = 1,
     seconds: Annotated[float, typer.Option(min=0.1, help="Of timing, per network.")] = 3.0,
@@ -50,7 +50,8 @@ def compare(
     tables = [count(o.model, example, title=o.title) for o, example in zip((before, after), examples, strict=True)]
     networks = {"before": (before.model, examples[0]), "after": (after.model, examples[1])}
     times = latencies(networks, runtime, threads, seconds) if time else None
-    compared = measure(tables[0], tables[1], plan, times)
+    layers = layer_latencies(networks, runtime, threads) if time else None
+    compared = measure(tables[0], tables[1], plan, times, layers)
     settings = {"runtime": runtime, "seconds": seconds, "machine": machine(threads)} if time else {}
     if as_json or shape == "json":
         print_json(compared.as_dict() | settings)
@@ -93,6 +94,18 @@ def latencies(
         raise LightenError("--time knows networks of one input only: leave it out, or give --input once, unnamed")
     timings = time_networks(single, runtime, threads, seconds=seconds)
     return timings["before"].median_ms, timings["after"].median_ms
+
+
+def layer_latencies(
+    networks: "dict[str, tuple[nn.Module, Example]]", runtime: str, threads: int
+) -> tuple[dict[str, float], dict[str, float]] | None:
+    """{layer: ms} within both networks; None for a runtime that can't tell."""
+    from lighten.measure.layer_times import PASSES, layer_times
+
+    if runtime not in PASSES:
+        return None
+    before, after = (layer_times(model, example, runtime, threads).layers_ms for model, example in networks.values())
+    return before, after
 
 
 @app.command()

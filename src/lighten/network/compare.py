@@ -1,7 +1,7 @@
 """Two networks side by side: what each layer costs in the one, and in the other what stands in its place."""
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -17,6 +17,7 @@ from lighten.plan.plan import Plan
 
 Key = Callable[[Row], Any]
 Rows = Sequence[Row]
+Times = Mapping[str, float]
 QUANTITIES = {
     "params": "parameters",
     "macs": "MACs",
@@ -62,17 +63,12 @@ class Pair:
             return "removed" if self.before else "added"
         return self.rewrite or ("same" if amounts_of(self.before) == amounts_of(self.after) else "changed")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values by name; a side that is empty is None."""
-        sides = [side_of(rows) if rows else None for rows in (self.before, self.after)]
-        ratio = ratios(amounts_of(self.before), amounts_of(self.after))
-        return {"name": self.name, "change": self.change, "before": sides[0], "after": sides[1], "ratio": ratio}
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both tables, and their rows in pairs. latency_ms: of the whole networks, before and after, where measured.
+    """Both tables, and their rows in pairs.
 
+    latency_ms: of the whole networks, before and after, where measured; layers_ms: {layer: ms} of both likewise.
     A ratio is always before ÷ after: 2 is half as much, and what is below 1 has grown.
     """
 
@@ -80,6 +76,7 @@ class Comparison:
     after: CostTable
     pairs: tuple[Pair, ...]
     latency_ms: tuple[float, float] | None = None
+    layers_ms: tuple[Times, Times] | None = None
 
     @property
     def totals(self) -> tuple[dict[str, float], dict[str, float]]:
@@ -105,13 +102,31 @@ class Comparison:
             "before": sides[0],
             "after": sides[1],
             "ratio": self.ratio,
-            "rows": [pair.as_dict() for pair in self.pairs],
+            "rows": [self.row(pair) for pair in self.pairs],
         }
+
+    def row(self, pair: Pair) -> dict[str, Any]:
+        """Plain values by name; a side that is empty is None."""
+        before, after = self.amounts(pair)
+        sides = [
+            {**side_of(rows), **amounts} if rows else None
+            for rows, amounts in ((pair.before, before), (pair.after, after))
+        ]
+        ratio = ratios(before, after)
+        return {"name": pair.name, "change": pair.change, "before": sides[0], "after": sides[1], "ratio": ratio}
+
+    def amounts(self, pair: Pair) -> tuple[dict[str, float], dict[str, float]]:
+        """{quantity: amount} of both sides of a pair, with the time of the layers where it was measured."""
+        before, after = amounts_of(pair.before), amounts_of(pair.after)
+        if self.layers_ms:
+            before["latency_ms"] = sum(self.layers_ms[0].get(row.name, 0.0) for row in pair.before)
+            after["latency_ms"] = sum(self.layers_ms[1].get(row.name, 0.0) for row in pair.after)
+        return before, after
 
     def to_markdown(self) -> str:
         """The pairs as a Markdown table, and the totals as a list."""
         head, *body = self.cells()
-        lines = [f"| {' | '.join(head)} |", "| --- | --- | --- | ---: | ---: | ---: |"]
+        lines = [f"| {' | '.join(head)} |", f"| --- | --- | --- |{' ---: |' * (len(head) - 3)}"]
         lines += [f"| {' | '.join(cells)} |" for cells in body]
         return "\n".join([*lines, "", *(f"- {label}: {value}" for label, value in self.summary()), ""])
 
@@ -136,10 +151,12 @@ class Comparison:
 
     def cells(self) -> Iterator[tuple[str, ...]]:
         """The header, and the text of every pair."""
-        yield ("layer", "kind", "change", "parameters", self.before.unit, "activations")
+        heads = {"params": "parameters", "macs": self.before.unit, "activations": "activations"}
+        heads |= {"latency_ms": "ms"} if self.layers_ms else {}
+        yield ("layer", "kind", "change", *heads.values())
         for pair in self.pairs:
-            before, after = amounts_of(pair.before), amounts_of(pair.after)
-            amounts = (change_text(before[key], after[key]) for key in ("params", "macs", "activations"))
+            before, after = self.amounts(pair)
+            amounts = (change_text(before[key], after[key]) for key in heads)
             yield (pair.name or "(whole)", pair.kinds, words_of(pair), *amounts)
 
     def summary(self) -> Iterator[tuple[str, str]]:
@@ -154,14 +171,18 @@ class Comparison:
 
 
 def compare(
-    before: CostTable, after: CostTable, plan: Plan | None = None, latency_ms: tuple[float, float] | None = None
+    before: CostTable,
+    after: CostTable,
+    plan: Plan | None = None,
+    latency_ms: tuple[float, float] | None = None,
+    layers_ms: tuple[Times, Times] | None = None,
 ) -> Comparison:
     """Pair the rows of two tables: by the plan, by name, and by kind and shapes in order; what is left is listed too.
 
     plan: that made the second network of the first; the layers that replaced a site are summed against it. Without it
     so are the rows `NAME.…` that took the place of a row NAME, or the other way round. The rows add up to the totals.
-    latency_ms: of both networks, where measured. Raises LightenError for tables of two conventions, and for a plan
-    that names a layer which the first network doesn't call.
+    latency_ms, layers_ms: of both networks, and {layer: ms} of their layers, where measured. Raises LightenError for
+    tables of two conventions, and for a plan that names a layer which the first network doesn't call.
     """
     if before.convention != after.convention:
         raise LightenError(
@@ -178,7 +199,7 @@ def compare(
     pairs = in_order(pairs)
     if before.outside.params or after.outside.params:
         pairs.append(Pair((outside_row(before),), (outside_row(after),)))
-    return Comparison(before, after, tuple(pairs), latency_ms)
+    return Comparison(before, after, tuple(pairs), latency_ms, layers_ms)
 
 
 def by_plan(before: CostTable, after: CostTable, plan: Plan) -> Iterator[Pair]:
@@ -285,7 +306,7 @@ def outside_row(table: CostTable) -> Row:
     return Row(len(table.rows) + 1, OUTSIDE, "", (), (), 0, (), table.outside, 0)
 
 
-def amounts_of(rows: Iterable[Row]) -> dict[str, int]:
+def amounts_of(rows: Iterable[Row]) -> dict[str, float]:
     """{quantity: amount} of rows together; `macs` by their table's convention."""
     rows = list(rows)
     return quantities(reduce(add, (row.cost for row in rows), Cost()), sum(row.amount for row in rows))
@@ -296,7 +317,7 @@ def total_of(table: CostTable) -> dict[str, float]:
     return {**quantities(table.total, table.amount), "peak_bytes": table.peak_bytes}
 
 
-def quantities(cost: Cost, amount: int) -> dict[str, int]:
+def quantities(cost: Cost, amount: int) -> dict[str, float]:
     """What is compared of a cost; amount: of `macs`, by a table's convention."""
     return {
         "params": cost.params,
@@ -313,9 +334,9 @@ def ratios(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float | N
 
 
 def side_of(rows: tuple[Row, ...]) -> dict[str, Any]:
-    """Layers and their costs, as plain values."""
+    """Which layers these are, as plain values."""
     names, kinds = [row.name for row in rows], [row.kind for row in rows]
-    return {"layers": names, "kinds": kinds, "output_shape": list(rows[-1].output_shape), **amounts_of(rows)}
+    return {"layers": names, "kinds": kinds, "output_shape": list(rows[-1].output_shape)}
 
 
 def words_of(pair: Pair) -> str:
