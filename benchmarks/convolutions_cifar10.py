@@ -14,6 +14,7 @@ threads. The plot needs the package kaleido and a Chromium.
 import argparse
 import itertools
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable
@@ -143,11 +144,15 @@ def table(kept: dict) -> None:
 def plot(kept: dict) -> None:
     """Accuracy over MACs and over measured time, ranges over the seeds as bars."""
     axes = [
-        ("MACs", {kind: kept["costs"][kind]["macs"] for kind in KINDS}),
-        ("ms in ONNX Runtime, 1 thread", {k: kept["latencies"][k]["onnxruntime-1"]["median_ms"] for k in KINDS}),
+        ("MACs", [5e6, 1e7, 2e7, 4e7], {kind: kept["costs"][kind]["macs"] for kind in KINDS}),
+        (
+            "ms in ONNX Runtime, 1 thread",
+            [0.2, 0.3, 0.5, 0.8],
+            {kind: kept["latencies"][kind]["onnxruntime-1"]["median_ms"] for kind in KINDS},
+        ),
     ]
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.04)
-    for column, (title, values) in enumerate(axes, start=1):
+    for column, (title, ticks, values) in enumerate(axes, start=1):
         for kind, colour in zip(KINDS, (KEPT, *list(COLOURS.values())[1:4], SPARE[0]), strict=True):
             accuracies = [run["accuracy"] for run in kept["runs"] if run["kind"] == kind]
             mean = statistics.mean(accuracies)
@@ -159,13 +164,14 @@ def plot(kept: dict) -> None:
                 name=kind,
                 text=[kind],
                 mode="markers+text",
-                textposition="bottom center",
+                textposition="middle right",
                 showlegend=False,
                 marker={"size": 11, "color": colour},
                 row=1,
                 col=column,
             )
-        figure.update_xaxes(title=title, type="log", row=1, col=column)
+        span = [math.log10(0.85 * min(values.values())), math.log10(1.35 * max(values.values()))]
+        figure.update_xaxes(title=title, type="log", range=span, tickvals=ticks, row=1, col=column)
     figure.update_yaxes(title="Accuracy (%)", row=1, col=1)
     figure.update_layout(template=TEMPLATE, width=900, height=380)
     figure.write_image(PLOT)

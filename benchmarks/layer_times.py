@@ -44,7 +44,8 @@ def main() -> None:
     if not options.only:
         text = json.dumps(kept, indent=1, ensure_ascii=False)
         (ROOT / "benchmarks" / "results" / "layer_times.json").write_text(text + "\n")
-    print(json.dumps(kept, ensure_ascii=False))
+    totals = {found["title"]: [found["pytorch_ms"], found["onnxruntime_ms"]] for found in results}
+    print(json.dumps({"runs": options.runs, "pytorch_and_onnxruntime_ms": totals}, ensure_ascii=False))
 
 
 if __name__ == "__main__":

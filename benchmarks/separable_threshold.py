@@ -19,7 +19,7 @@ from lighten.measure.latency_table import LatencyTable
 from lighten.report.separable_chart import INPUTS, WINDOWS, Point, measure_points, write_chart
 
 ROOT = Path(__file__).resolve().parent.parent
-OUTPUTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+OUTPUTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 NUM_RUNS = 3
 
 

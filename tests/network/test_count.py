@@ -230,3 +230,27 @@ def test_strict():
     with pytest.raises(LightenError, match=r"^these operators of 'Sequential' have no formula: _trilinear \(1 of \d"):
         lighten.count(model, torch.zeros(1, 3), strict=True)
     assert lighten.count(nn.Linear(3, 4), torch.zeros(1, 3), strict=True).uncounted == {}
+
+
+def test_a_row_for_each_call():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.pool = nn.Conv2d(4, 4, 3, padding=1), nn.MaxPool2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.layer(self.pool(self.layer(x)))
+            return x @ x
+
+    model, example = Twice(), torch.zeros(2, 4, 8, 8)
+    whole, calls = lighten.count(model, example), lighten.count(model, example, convention="flops", per_call=True)
+    assert [(row.name, row.calls, row.output_shape, row.amount) for row in calls.rows] == [
+        ("layer", 1, (4, 8, 8), 2 * 64 * 144),
+        ("pool", 1, (4, 4, 4), 0),
+        ("layer", 1, (4, 4, 4), 2 * 16 * 144),
+        ("", 1, (4, 4, 4), 2 * 4 * 4 * 4 * 4),
+    ]
+    assert [row.cost.params for row in calls.rows] == [148, 0, 0, 0] and calls.total == whole.total
+    assert sum(row.cost.macs for row in calls.rows) == whole.amount and len(whole.rows) == 3
+    with pytest.raises(LightenError, match=r"^rows per call are known of macs and flops, not of 'thop'$"):
+        lighten.count(model, example, convention="thop", per_call=True)

@@ -92,6 +92,7 @@ def test_every_input_window_and_number_of_outputs_is_measured(clock):
     found = {(p.num_inputs, p.size, p.window, p.num_outputs) for p in points}
     assert found == {(*place, k, n) for place in INPUTS for k in (3, 5) for n in (8, 2)} and len(points) == 8
     assert {point.ratio for point in points} == {3.0} and told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert measure_points(clock, (3,), (512,)) == [] and len(measure_points(clock, (3,), (256,))) == 1
     dense, separable = clock.asked[0][:2]
     assert dense[1] == separable[1] == (64, 28, 28) and len(list(separable[0].children())) == 2
 

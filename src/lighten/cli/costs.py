@@ -29,6 +29,7 @@ def count(
     inputs: Inputs = None,
     convention: Annotated[str, typer.Option(help="macs, flops, torchinfo, fvcore, ptflops or thop.")] = "macs",
     explain: Annotated[str | None, typer.Option(help="Another convention: say where the two part.")] = None,
+    per_call: Annotated[bool, typer.Option("--per-call", help="A row for each call of a layer.")] = False,
     shape: Annotated[str, typer.Option("--format", help="table, text, markdown, csv or json.")] = "table",
     timed: Annotated[
         bool, typer.Option("--time", help="Time every layer too, and how far it is from its limit.")
@@ -56,6 +57,7 @@ def count(
         example,
         convention=convention,
         explain=explain,
+        per_call=per_call,
         strict=strict,
         title=opened.title,
     )

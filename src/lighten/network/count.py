@@ -14,6 +14,8 @@ from lighten.network.record import Example, Record, record
 from lighten.network.table import CostTable, Row
 from lighten.network.trace import Site, sites_of
 
+PER_MAC = {"macs": 1, "flops": 2}
+
 
 def count(
     model: nn.Module,
@@ -21,6 +23,7 @@ def count(
     *,
     convention: str = "macs",
     explain: str | None = None,
+    per_call: bool = False,
     strict: bool = False,
     title: str | None = None,
 ) -> CostTable:
@@ -28,11 +31,18 @@ def count(
 
     example: a tensor (N, …), of which the first sample counts; or a tuple of positional or a dictionary of named
     arguments, which count as they are. convention: `macs`, or another of CONVENTIONS; explain: one that it is compared
-    with, in the table's `explanation`. strict: raise where an operator was met that has no formula. Raises LightenError
-    where the model fails, naming the layer and its shapes.
+    with, in the table's `explanation`. per_call: a row for each call of a layer, in the order of calls. strict: raise
+    where an operator was met that has no formula. Raises LightenError where the model fails, naming the layer and its
+    shapes.
     """
     found = record(model, example)
     table = table_of(found, convention, title or type(model).__name__)
+    if per_call:
+        if convention not in PER_MAC:
+            raise LightenError(f"rows per call are known of {' and '.join(PER_MAC)}, not of '{convention}'")
+        sites, times = sites_of(found, per_call=True).sites, PER_MAC[convention]
+        rows = (row_of(index, site, times * site.cost.macs) for index, site in enumerate(sites, 1))
+        table = replace(table, rows=tuple(rows))
     if explain:
         table = replace(table, explanation=explained(found, explain, convention))
     if strict and table.uncounted:
@@ -67,22 +77,15 @@ def table_of(found: Record, convention: str, title: str) -> CostTable:
 def rows_of(sites: tuple[Site, ...], amounts: dict[tuple[str, str], int]) -> tuple[Row, ...]:
     """A row per site, and one for each amount of what isn't a site: a convention may count more than we do."""
     left = dict(amounts)
-    rows = [
-        Row(
-            i,
-            s.name,
-            s.kind,
-            s.input_shape,
-            s.output_shape,
-            s.calls,
-            s.shared_with,
-            s.cost,
-            left.pop((s.name, s.kind), 0),
-        )
-        for i, s in enumerate(sites, 1)
-    ]
+    rows = [row_of(index, site, left.pop((site.name, site.kind), 0)) for index, site in enumerate(sites, 1)]
     more = ((name, kind, amount) for (name, kind), amount in left.items() if amount)
     return (*rows, *(Row(i, n, k, (), (), 1, (), Cost(), a) for i, (n, k, a) in enumerate(more, len(rows) + 1)))
+
+
+def row_of(index: int, site: Site, amount: int) -> Row:
+    """A site as a row."""
+    shapes = (site.input_shape, site.output_shape)
+    return Row(index, site.name, site.kind, *shapes, site.calls, site.shared_with, site.cost, amount)
 
 
 def shapes_shown(found: Record) -> tuple[tuple[int, ...], ...]:

@@ -35,11 +35,13 @@ CONTAINERS = (dict, OrderedDict, list, set)
 class ModuleCall:
     """One call of a module, in the order of beginning. inputs, outputs: shapes of all tensors, batch included.
 
-    depth: how many modules stand around it. The sizes are of the tensors given and made.
+    index: its place in `Record.modules`. depth: how many modules stand around it. The sizes are of the tensors given
+    and made.
     """
 
     name: str
     module: nn.Module
+    index: int
     depth: int
     inputs: tuple[Shape, ...] = ()
     outputs: tuple[Shape, ...] = ()
@@ -53,6 +55,7 @@ class OperatorCall:
 
     is_inside: of a recurrent layer, which counts as a whole, or of a hook or parametrization that computes a weight.
     reads, writes: indices into `Record.storages` of what it touches; a view reads and writes the same storage.
+    within: index of the module's call.
     """
 
     operator: str
@@ -66,6 +69,7 @@ class OperatorCall:
     outputs: tuple[Shape, ...]
     reads: tuple[int, ...]
     writes: tuple[int, ...]
+    within: int
 
 
 @dataclass(slots=True)
@@ -219,7 +223,14 @@ class Recorder(TorchDispatchMode):
         """A module begins."""
         self.in_weight_hook = False
         given = list(tensors((args, kwargs)))
-        call = ModuleCall(self.names[module], module, len(self.stack), shapes(given), input_bytes=size_of(given))
+        call = ModuleCall(
+            self.names[module],
+            module,
+            len(self.found.modules),
+            len(self.stack),
+            shapes(given),
+            input_bytes=size_of(given),
+        )
         self.stack.append(call)
         self.found.modules.append(call)
 
@@ -264,6 +275,7 @@ class Recorder(TorchDispatchMode):
             shapes(made),
             reads,
             writes,
+            call.index,
         )
 
     def storage(self, value: Tensor, seen: set[int] | None = None) -> int:

@@ -14,6 +14,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from lighten.network.cost import RECURRENT, Cost, count_macs
 from lighten.network.record import ModuleCall, OperatorCall, Record, Shape, is_part, record, unchanged
 
+Key = nn.Module | int  # a layer, or one call
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -63,21 +65,26 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     return sites_of(record(model, example))
 
 
-def sites_of(found: Record) -> Trace:
-    """What a record says of each layer, and of the operators that containers run themselves."""
-    calls: dict[nn.Module, list[ModuleCall]] = {}
+def sites_of(found: Record, per_call: bool = False) -> Trace:
+    """What a record says of each layer, or of each call, and of the operators that containers run themselves."""
+
+    def key(call: ModuleCall) -> Key:
+        return call.index if per_call else call.module
+
+    calls: dict[Key, list[ModuleCall]] = {}
     for call in found.modules:
         if is_layer(call.module) and not is_part(call.name):
-            calls.setdefault(call.module, []).append(call)
-    macs: dict[nn.Module, int] = defaultdict(int)
-    functions: dict[tuple[nn.Module, str], list[OperatorCall]] = {}
+            calls.setdefault(key(call), []).append(call)
+    macs: dict[Key, int] = defaultdict(int)
+    functions: dict[tuple[Key, str], list[OperatorCall]] = {}
     for operator in found.operators:
         if operator.is_inside or not operator.kind:
             continue
-        if operator.module in calls:
-            macs[operator.module] += operator.macs or 0
+        place = key(found.modules[operator.within])
+        if place in calls:
+            macs[place] += operator.macs or 0
         else:
-            functions.setdefault((operator.module, operator.kind), []).append(operator)
+            functions.setdefault((place, operator.kind), []).append(operator)
     return Trace(
         found.input_shapes[0][1:],
         (
@@ -86,23 +93,24 @@ def sites_of(found: Record) -> Trace:
         ),
         found.uncounted,
         len(found.operators),
-        cost_outside(found.model, calls),
+        cost_outside(found.model, (first.module for first, *_ in calls.values())),
     )
 
 
-def layer_sites(found: Record, calls: dict[nn.Module, list[ModuleCall]], macs: dict[nn.Module, int]) -> Iterable[Site]:
+def layer_sites(found: Record, calls: dict[Key, list[ModuleCall]], macs: dict[Key, int]) -> Iterable[Site]:
     """Sites of the layers that were met."""
     users = defaultdict(list)
-    for module, (first, *_) in calls.items():
+    for module, name in {first.module: first.name for first, *_ in calls.values()}.items():
         for parameter in module.parameters():
-            users[id(parameter)].append(first.name)
+            users[id(parameter)].append(name)
     counted: set[int] = set()
-    for module, (first, *rest) in calls.items():
+    for place, (first, *rest) in calls.items():
+        module = first.module
         own = [p for p in module.parameters() if id(p) not in counted]
         counted.update(map(id, own))
         weight = next(module.parameters(), None)
         shared = () if weight is None else tuple(n for n in users[id(weight)] if n != first.name)
-        done = macs[module] + sum(recurrent_macs(module, call) for call in (first, *rest))
+        done = macs[place] + sum(recurrent_macs(module, call) for call in (first, *rest))
         share = density(found, module)
         cost = Cost(
             macs=done,

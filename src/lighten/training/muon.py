@@ -1,7 +1,6 @@
 """Muon: momentum whose step is the same size in every direction of a weight.
 
-A product of small factors learns at very different speeds in different directions; steps of equal size need about
-two thirds of the epochs that plain momentum does.
+A product of small factors learns at very different speeds in different directions; steps of equal size even that out.
 """
 
 from collections import defaultdict
