@@ -248,7 +248,7 @@ def test_a_row_for_each_call():
         ("layer", 1, (4, 8, 8), 2 * 64 * 144),
         ("pool", 1, (4, 4, 4), 0),
         ("layer", 1, (4, 4, 4), 2 * 16 * 144),
-        ("", 1, (4, 4, 4), 2 * 4 * 4 * 4 * 4),
+        ("", 1, (4, 4), 2 * 4 * 4 * 4 * 4),  # PyTorch multiplies the maps as one batch of matrices
     ]
     assert [row.cost.params for row in calls.rows] == [148, 0, 0, 0] and calls.total == whole.total
     assert sum(row.cost.macs for row in calls.rows) == whole.amount and len(whole.rows) == 3

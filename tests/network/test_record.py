@@ -1,6 +1,7 @@
 """A recorded pass: which examples it takes, what it says to bad input, and what it writes down."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -259,3 +260,13 @@ def test_a_large_input_computes_nothing(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "item", lambda self: pytest.fail("a value was read"))
     total = lighten.count(model, torch.zeros(1).expand(1, 3, 20_000, 20_000)).total
     assert total.macs == 20_000**2 * 64 * 27 and total.activation_bytes == 4 * 64 * 20_000**2
+
+
+def test_threads_share_nothing_that_stays_changed():
+    """Many passes at once: each is right, and what is global comes back."""
+    model, seed = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5)), torch.get_rng_state()
+    torch.backends.mha.set_fastpath_enabled(True)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: record(model, torch.zeros(1, 3)), range(200)))
+    assert {tuple(call.macs for call in one.operators if call.kind) for one in found} == {(12, 20)}
+    assert torch.backends.mha.get_fastpath_enabled() and torch.equal(torch.get_rng_state(), seed)

@@ -46,8 +46,9 @@ WRONG = {
     "classes": "the model has 12 classes and the data 'small' have 10",
     "nan": "the calibration data of 'small' hold values that aren't finite (NaN or infinity)",
     "empty": "the data 'small' hold no calibration images",
-    "shape": "the model fails on an input of shape (1, 3, 8, 8): Given groups=1, weight of size [12, 1, 3, 3], "
-    "expected input[1, 3, 8, 8] to have 1 channels, but got 3 channels instead",
+    "shape": "the model fails on an input of shape (1, 3, 8, 8) in '0' (Conv2d), which is given (1, 3, 8, 8): "
+    "Given groups=1, weight of size [12, 1, 3, 3], expected input[1, 3, 8, 8] to have 1 channels, "
+    "but got 3 channels instead",
     "failing": "the model fails on an input of shape (1, 1, 8, 8): no kernel",
     "maps": "the model gives outputs of shape (2, 16, 4, 4); needed is (batch, classes)",
     "method": "there is no method 'tuker'; did you mean tucker?",

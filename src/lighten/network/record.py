@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ Shape = tuple[int, ...]
 Example = Tensor | tuple | list | Mapping  # one tensor, the positional arguments, or the named ones
 WEIGHT_HOOKS = (BasePruningMethod, SpectralNorm, WeightNorm)  # compute a weight before their layer's call
 CONTAINERS = (dict, OrderedDict, list, set)
+ONE_AT_A_TIME = RLock()  # a pass sets what threads share, the random state among it, and puts it back
 
 
 @dataclass(slots=True)
@@ -130,13 +132,14 @@ def record(model: nn.Module, example: Example, on_meta: bool = True) -> Record:
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     if isinstance(example, Tensor):
         example = example[:1]
-    if on_meta:
-        try:
-            return recorded(model, example, "meta")
-        except LightenError:  # the real pass says what is wrong, if anything is
-            if any(value.is_meta for value in (*model.parameters(), *tensors(example))):
-                raise
-    return recorded(model, example, "cpu")
+    with ONE_AT_A_TIME:
+        if on_meta:
+            try:
+                return recorded(model, example, "meta")
+            except LightenError:  # the real pass says what is wrong, if anything is
+                if any(value.is_meta for value in (*model.parameters(), *tensors(example))):
+                    raise
+        return recorded(model, example, "cpu")
 
 
 def check(model: nn.Module, example: Example) -> None:
