@@ -5,14 +5,12 @@ another question, which `lighten plan` answers.
 """
 
 import copy
-import io
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -24,6 +22,7 @@ from lighten.network.table import by
 from lighten.network.trace import Site, Trace, sites_of
 from lighten.plan.forms import time_variants
 from lighten.plan.variants import Variant, eligible, variant_cost
+from lighten.report.plain import as_markdown, as_text
 from lighten.report.wording import digits, options_text, rewrite_text
 from lighten.rewrites import REWRITES
 from lighten.rewrites.base import Layer, Options, shape_of
@@ -148,16 +147,11 @@ class Advice:
 
     def to_markdown(self) -> str:
         """The overview as a Markdown table, and how to read it as a list."""
-        head, *body = self.cells()
-        rows = [head, ("---", "---", "---:", "---:", *["---:"] * len(REWRITES), "---"), *body]
-        lines = [f"| {' | '.join(cell.replace(chr(10), ' ') for cell in row)} |" for row in rows]
-        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes()), ""])
+        return as_markdown(self.cells(), range(2, 4 + len(REWRITES)), self.notes())
 
     def to_text(self, width: int = 160) -> str:
         """What a terminal shows, without colours."""
-        text = io.StringIO()
-        Console(file=text, width=width, color_system=None).print(self)
-        return text.getvalue()
+        return as_text(self, width)
 
     def __str__(self) -> str:
         return self.to_text()

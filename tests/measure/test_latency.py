@@ -110,6 +110,26 @@ def test_networks_are_timed_at_the_batch_asked_for():
         time_networks(networks, "tpu")
 
 
+def test_a_clock_makes_the_original_ready_once(monkeypatch):
+    made = []
+
+    class Place:
+        def prepare(self, model, inputs, threads):
+            made.append((model, tuple(inputs.shape), threads))
+            return model
+
+    monkeypatch.setattr(latency, "find_runtime", lambda name: Place())
+    monkeypatch.setattr(
+        latency,
+        "time_alternating",
+        lambda calls, seconds: {name: Timing(call.out_features, 0, 0, 1) for name, call in calls.items()},
+    )
+    original, half = nn.Linear(3, 8), nn.Linear(3, 4)
+    ratio_of = latency.clock_beside(original, torch.zeros(5, 3), "any", 2, 4)
+    assert (ratio_of(half), ratio_of(original)) == (0.5, 1.0)
+    assert made == [(original, (4, 3), 2), (half, (4, 3), 2), (original, (4, 3), 2)]
+
+
 def test_the_machine_is_described_without_names_of_hosts():
     import platform
 

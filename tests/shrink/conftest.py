@@ -35,11 +35,15 @@ def counting_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         times = {name: macs_as_ms(model, example.shape[1:]) for name, (model, example) in networks.items()}
         return {name: Timing(ms, ms, ms, 5) for name, ms in times.items()}
 
+    def beside(original, example, *place):
+        return lambda network: macs_as_ms(network, example.shape[1:]) / macs_as_ms(original, example.shape[1:])
+
     def layers(self, layers, progress=None) -> list[float]:
         return [macs_as_ms(m, shape) * (OPTIMISM if any(m.children()) else 1) for m, shape in layers]
 
     monkeypatch.setattr(module, "time_networks", networks)
     monkeypatch.setattr(planning, "time_networks", networks)
+    monkeypatch.setattr(planning, "clock_beside", beside)
     monkeypatch.setattr(LatencyTable, "measure", layers)
     monkeypatch.setattr(variants, "NUM_ITERATIONS", 2)
     monkeypatch.setattr(repair, "NUM_ITERATIONS", 5)

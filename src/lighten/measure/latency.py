@@ -79,12 +79,31 @@ def time_networks(
     seconds: float = 2.0,
 ) -> dict[str, Timing]:
     """Whole networks side by side, each on its first example `batch` times over; seconds: per network."""
-    place = find_runtime(runtime)
-    calls = {
-        name: place.prepare(model, example[:1].repeat(batch, *[1] * (example.dim() - 1)), threads)
-        for name, (model, example) in networks.items()
-    }
+    calls = {name: ready(*network, runtime, threads, batch) for name, network in networks.items()}
     return time_alternating(calls, seconds=seconds)
+
+
+def clock_beside(
+    original: nn.Module, example: Tensor, runtime: str, threads: int, batch: int, seconds: float = 2.0
+) -> Callable[[nn.Module], float]:
+    """A clock for networks with the input of `original`: their time as a multiple of its, timed side by side.
+
+    The original is made ready once, which takes longer than timing it.
+    """
+    beside = ready(original, example, runtime, threads, batch)
+
+    def ratio_of(network: nn.Module) -> float:
+        calls = {"original": beside, "network": ready(network, example, runtime, threads, batch)}
+        times = time_alternating(calls, seconds=seconds)
+        return times["network"].median_ms / times["original"].median_ms
+
+    return ratio_of
+
+
+def ready(model: nn.Module, example: Tensor, runtime: str, threads: int, batch: int) -> Call:
+    """A network in a runtime, to be called on its first example `batch` times over."""
+    inputs = example[:1].repeat(batch, *[1] * (example.dim() - 1))
+    return find_runtime(runtime).prepare(model, inputs, threads)
 
 
 def machine(threads: int = 1) -> dict[str, str | int]:

@@ -1,19 +1,18 @@
 """Two networks side by side: what each layer costs in the one, and in the other what stands in its place."""
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from lighten.errors import LightenError
 from lighten.network.cost import Cost
 from lighten.network.table import CostTable, Row
 from lighten.plan.plan import Plan
+from lighten.report.plain import as_markdown, as_text
 
 Key = Callable[[Row], Any]
 Rows = Sequence[Row]
@@ -125,16 +124,11 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """The pairs as a Markdown table, and the totals as a list."""
-        head, *body = self.cells()
-        lines = [f"| {' | '.join(head)} |", f"| --- | --- | --- |{' ---: |' * (len(head) - 3)}"]
-        lines += [f"| {' | '.join(cells)} |" for cells in body]
-        return "\n".join([*lines, "", *(f"- {label}: {value}" for label, value in self.summary()), ""])
+        return as_markdown(self.cells(), range(3, 7), (f"{label}: {value}" for label, value in self.summary()))
 
     def to_text(self, width: int = 120) -> str:
         """What a terminal shows, without colours."""
-        out = io.StringIO()
-        Console(file=out, width=width, color_system=None).print(self)
-        return out.getvalue()
+        return as_text(self, width)
 
     def __rich__(self) -> Table:
         head, *body = self.cells()

@@ -4,7 +4,7 @@ Everything that counts reads this record: sites, tables, the conventions of othe
 """
 
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -101,24 +101,14 @@ class Record:
     @property
     def uncounted(self) -> dict[str, int]:
         """{operator: calls} for which there is no formula, and that nobody has found to be free."""
-        found: dict[str, int] = {}
-        for call in self.operators:
-            if call.macs is None and not call.is_inside:
-                found[call.operator] = found.get(call.operator, 0) + 1
-        for call in self.modules:
-            if isinstance(call.module, RECURRENT) and not (call.inputs and call.outputs):
-                kind = type(call.module).__name__
-                found[kind] = found.get(kind, 0) + 1
-        return found
+        operators = (call.operator for call in self.operators if call.macs is None and not call.is_inside)
+        wholes = (call for call in self.modules if isinstance(call.module, RECURRENT))
+        return dict(Counter((*operators, *(type(c.module).__name__ for c in wholes if not (c.inputs and c.outputs)))))
 
     @property
     def decisions(self) -> dict[str, int]:
         """{operator: calls} by which the network read its own values: another input may take another path."""
-        found: dict[str, int] = {}
-        for call in self.operators:
-            if call.operator in DECISIONS and not call.is_inside:
-                found[call.operator] = found.get(call.operator, 0) + 1
-        return found
+        return dict(Counter(c.operator for c in self.operators if c.operator in DECISIONS and not c.is_inside))
 
 
 def record(model: nn.Module, example: Example, on_meta: bool = True) -> Record:

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from lighten.network.cost import Cost
+from lighten.report.plain import as_markdown, as_text
 
 MASKED = 0.999  # share of the weights that aren't zero, below which it is told: random weights may hold a zero
 
@@ -117,16 +117,11 @@ class CostTable:
 
     def to_markdown(self) -> str:
         """The rows as a Markdown table, and the totals as a list."""
-        head, *body = self.cells()
-        lines = [f"| {' | '.join(head)} |", "| --- | --- | --- | ---: | ---: | ---: |"]
-        lines += [f"| {' | '.join(cells)} |" for cells in body]
-        return "\n".join([*lines, "", *(f"- {label}: {value}" for label, value in self.totals()), ""])
+        return as_markdown(self.cells(), range(3, 6), (f"{label}: {value}" for label, value in self.totals()))
 
     def to_text(self, width: int = 120) -> str:
         """What a terminal shows, without colours."""
-        out = io.StringIO()
-        Console(file=out, width=width, color_system=None).print(self)
-        return out.getvalue()
+        return as_text(self, width)
 
     def __rich__(self) -> Table:
         head, *body = self.cells()
