@@ -57,9 +57,10 @@ class Row:
 class CostTable:
     """Cost of one forward pass. convention: whose way of counting `amount` follows; unit: what it counts.
 
-    total: by our own convention; outside: parameters of no layer that the pass calls. peak_bytes: most activation
-    memory at any moment when buffers are reused. uncounted: {operator: calls} without a formula, of `num_operators`
-    calls in all. notes: what to know before trusting the figures. explanation: where another convention parts from it.
+    total: by our own convention; outside: parameters of no layer that the pass calls. peak_bytes: of activations in
+    inference with buffers reused, the input not among them. uncounted: {operator: calls} without a formula, of
+    `num_operators` calls in all. notes: what to know before trusting the figures. explanation: where another
+    convention parts from it.
     """
 
     title: str
