@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from rich import box
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 from lighten.measure.latency_table import SHORTEST_MS, LatencyTable
 from lighten.network.cost import CONVOLUTIONS, Cost
@@ -212,7 +212,7 @@ def advise(
     example: as `lighten.count` takes it. clock: times layers and their replacements, each distinct one once per
     machine; without it the advice is by formula alone. Raises LightenError where the model fails.
     """
-    recorded = record(model, example[:1] if isinstance(example, Tensor) else example)
+    recorded = record(model, example)
     found = sites_of(recorded)
     sites, refusals = eligible(model, found, (), tuple(REWRITES))
     known: Known = {}

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -45,6 +45,7 @@ Runtime = Annotated[str, typer.Option(help="onnxruntime, openvino or pytorch.")]
 Memory = Annotated[float, typer.Option(min=0.01, help="Limit of the moments' memory in GiB.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished job of the same --out.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what stands at --out.")]
+LearningRate = Annotated[float | None, typer.Option(min=1e-6, help="Peak; by default a short trial chooses.")]
 InputShape = Annotated[str | None, typer.Option("--input", help="Input shape with the batch first, as 1x3x224x224.")]
 
 
@@ -72,6 +73,12 @@ def fail(message: str, code: int, as_json: bool) -> None:
     else:
         errors.print(f"lighten: {message}", markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)
+
+
+def check_format(shape: str, known: Sequence[str]) -> None:
+    """Raise LightenError for a `--format` that the command doesn't have."""
+    if shape not in known:
+        raise LightenError(f"there is no format '{shape}': known are {', '.join(known)}")
 
 
 def print_json(document: Any) -> None:

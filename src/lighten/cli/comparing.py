@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lighten.cli.app import AsJson, Model, Runtime, Threads, app, print_json
+from lighten.cli.app import AsJson, Model, Runtime, Threads, app, check_format, print_json
 from lighten.cli.costs import Inputs
 from lighten.errors import LightenError
 
@@ -43,8 +43,7 @@ def compare(
     from lighten.network.compare import compare as measure
     from lighten.network.count import count
 
-    if shape not in FORMATS:
-        raise LightenError(f"there is no format '{shape}': known are {', '.join(FORMATS)}")
+    check_format(shape, FORMATS)
     before, after, plan = opened_pair(first, second)
     examples = [opened.example_of(inputs or []) for opened in (before, after)]
     tables = [count(o.model, example, title=o.title) for o, example in zip((before, after), examples, strict=True)]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from lighten.cli.app import AsJson, Model, Threads, app, print_json
+from lighten.cli.app import AsJson, Model, Threads, app, check_format, print_json
 from lighten.errors import LightenError
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def count(
     from lighten.network.limits import check_limits, parse_limits
     from lighten.opening import open_model
 
-    if shape not in FORMATS:
-        raise LightenError(f"there is no format '{shape}': known are {', '.join(FORMATS)}")
+    check_format(shape, FORMATS)
     limits = parse_limits(fail_if or [])
     opened = open_model(model)
     example = opened.example_of(inputs or [])

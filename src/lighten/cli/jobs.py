@@ -15,6 +15,7 @@ from lighten.cli.app import (
     DataText,
     Force,
     Keep,
+    LearningRate,
     Memory,
     Methods,
     Model,
@@ -42,9 +43,7 @@ def shrink(
     weights: Weights = None,
     epochs: Annotated[int, typer.Option(min=0, help="Of recovery at the most; 0: no gradient step.")] = 12,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Of recovery at the most.")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(min=1e-6, help="Peak; by default a short trial chooses.")
-    ] = None,
+    learning_rate: LearningRate = None,
     optimizer: Annotated[str, typer.Option(help="Of recovery: sgd or muon.")] = "sgd",
     methods: Methods = "",
     keep: Keep = "",

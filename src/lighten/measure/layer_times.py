@@ -27,7 +27,7 @@ from lighten.export.onnx import evaluating, quiet
 from lighten.measure.accuracy import evaluation_mode
 from lighten.network.record import is_part
 from lighten.network.trace import is_layer
-from lighten.runtimes.onnxruntime import load
+from lighten.runtimes.onnxruntime import open_session, session_options
 
 NUM_WARM_UPS = 3
 SCOPES = "pkg.torch.onnx.name_scopes"  # what PyTorch's exporter says of a node: the modules around it
@@ -155,14 +155,11 @@ def named_export(model: nn.Module, example: Tensor) -> onnx.ModelProto:
 
 def profiled(content: bytes, example: Tensor, threads: int, runs: int) -> list[tuple[int, list[dict[str, Any]]]]:
     """Of each run the time in µs and the profiler's entry for each node, in order."""
-    ort = load()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
+    options = session_options(threads)
     options.enable_profiling = True
     with TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = open_session(content, options)
         feed = {session.get_inputs()[0].name: example.numpy(force=True)}
         for _ in range(runs):
             session.run(None, feed)

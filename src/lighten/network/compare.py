@@ -12,7 +12,7 @@ from lighten.errors import LightenError
 from lighten.network.cost import Cost
 from lighten.network.table import CostTable, Row
 from lighten.plan.plan import Plan
-from lighten.report.plain import as_markdown, as_text
+from lighten.report.plain import as_markdown, as_table, as_text
 
 Key = Callable[[Row], Any]
 Rows = Sequence[Row]
@@ -27,6 +27,7 @@ QUANTITIES = {
     "latency_ms": "latency in ms",
 }
 OUTSIDE = "(outside any layer called)"
+NUMBERS = range(3, 7)  # columns
 SURE = 4  # the most that `likeness` can be
 
 
@@ -124,21 +125,14 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """The pairs as a Markdown table, and the totals as a list."""
-        return as_markdown(self.cells(), range(3, 7), (f"{label}: {value}" for label, value in self.summary()))
+        return as_markdown(self.cells(), NUMBERS, self.lines())
 
     def to_text(self, width: int = 120) -> str:
         """What a terminal shows, without colours."""
         return as_text(self, width)
 
     def __rich__(self) -> Table:
-        head, *body = self.cells()
-        caption = "\n".join(f"{label}: {value}" for label, value in self.summary())
-        table = Table(title=f"{self.before.title} → {self.after.title}", caption=caption, caption_justify="left")
-        for name in head:
-            table.add_column(name, justify="right" if name in head[3:] else "left", overflow="fold")
-        for cells in body:
-            table.add_row(*cells)
-        return table
+        return as_table(f"{self.before.title} → {self.after.title}", self.cells(), NUMBERS, self.lines())
 
     def __str__(self) -> str:
         return self.to_text()
@@ -152,6 +146,10 @@ class Comparison:
             before, after = self.amounts(pair)
             amounts = (change_text(before[key], after[key]) for key in heads)
             yield (pair.name or "(whole)", pair.kinds, words_of(pair), *amounts)
+
+    def lines(self) -> Iterator[str]:
+        """The summary as text."""
+        return (f"{label}: {value}" for label, value in self.summary())
 
     def summary(self) -> Iterator[tuple[str, str]]:
         """What stands under the rows: (label, value)."""

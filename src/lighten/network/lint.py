@@ -17,7 +17,6 @@ from lighten.errors import LightenError
 from lighten.network.cost import CONVOLUTIONS, TRANSPOSED
 from lighten.network.record import Example, ModuleCall, OperatorCall, Record, Shape, record, recorded
 from lighten.network.table import by
-from lighten.network.trace import numel
 from lighten.references import first_line
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -44,7 +43,7 @@ def lint(model: nn.Module, example: Example) -> tuple[Finding, ...]:
 
     example: as `count` takes it. Raises LightenError where the model fails on it.
     """
-    found = record(model, example[:1] if isinstance(example, Tensor) else example)
+    found = record(model, example)
     return tuple(finding for rule in RULES for finding in rule(found))
 
 
@@ -57,7 +56,7 @@ def wide_kernel(found: Record) -> Iterator[Finding]:
         num_taps = math.prod(layer.kernel_size)
         dead = num_taps - len(live)
         weights = layer.out_channels * layer.in_channels // layer.groups
-        macs = sum(dead * numel(call.outputs[0]) * layer.in_channels // layer.groups for call in calls)
+        macs = sum(dead * math.prod(call.outputs[0]) * layer.in_channels // layer.groups for call in calls)
         first = calls[0]
         wasted = f"{100 * share_of_padding(layer, calls):.1f} % of its products are with"
         if dead:
@@ -106,7 +105,7 @@ def channel_multiples(found: Record) -> Iterator[Finding]:
     given = {operator.name for operator in found.operators if found.results & set(operator.writes)}
     given |= {operator.name for operator in [operator for operator in found.operators if operator.kind][-1:]}
     for layer, calls in convolutions(found):
-        channels, places = layer.out_channels, max(numel(map_of(layer, call.outputs[0])) for call in calls)
+        channels, places = layer.out_channels, max(math.prod(map_of(layer, call.outputs[0])) for call in calls)
         if channels % MULTIPLE and channels >= FEWEST and places > 1 and calls[0].name not in given:
             lower = channels - channels % MULTIPLE
             nearest = lower + MULTIPLE * (channels - lower > MULTIPLE // 2)
@@ -241,7 +240,7 @@ def axes_of(layer: nn.Module, call: ModuleCall) -> Iterator[tuple[set[int], int]
 
 def share_of_padding(layer: nn.Module, calls: list[ModuleCall]) -> float:
     """Of a convolution's products, those with padding; a padding mode that repeats pixels has none."""
-    places = sum(numel(map_of(layer, call.outputs[0])) for call in calls) * math.prod(layer.kernel_size)
+    places = sum(math.prod(map_of(layer, call.outputs[0])) for call in calls) * math.prod(layer.kernel_size)
     return 1 - sum(math.prod(met for _, met in axes_of(layer, call)) for call in calls) / places
 
 

@@ -53,16 +53,14 @@ class ModuleCall:
 
 @dataclass(frozen=True, slots=True)
 class OperatorCall:
-    """One operator, and the module that ran it. kind, macs: by `FORMULAS`; macs is None where there is no formula.
+    """One operator, and the module call that ran it. kind, macs: by `FORMULAS`; macs is None where there is no formula.
 
     is_inside: of a recurrent layer, which counts as a whole, or of a hook or parametrization that computes a weight.
     reads, writes: indices into `Record.storages` of what it touches; a view reads and writes the same storage.
-    within: index of the module's call.
     """
 
     operator: str
-    name: str
-    module: nn.Module
+    call: ModuleCall
     kind: str
     macs: int | None
     is_inside: bool
@@ -71,7 +69,16 @@ class OperatorCall:
     outputs: tuple[Shape, ...]
     reads: tuple[int, ...]
     writes: tuple[int, ...]
-    within: int
+
+    @property
+    def name(self) -> str:
+        """Of the module."""
+        return self.call.name
+
+    @property
+    def module(self) -> nn.Module:
+        """The module."""
+        return self.call.module
 
 
 @dataclass(slots=True)
@@ -258,8 +265,7 @@ class Recorder(TorchDispatchMode):
         is_pointwise = torch.Tag.pointwise in operator.tags
         return OperatorCall(
             name,
-            call.name,
-            call.module,
+            call,
             kind,
             macs,
             is_inside,
@@ -268,7 +274,6 @@ class Recorder(TorchDispatchMode):
             shapes(made),
             reads,
             writes,
-            call.index,
         )
 
     def storage(self, value: Tensor, seen: set[int] | None = None) -> int:

@@ -11,8 +11,9 @@ from typing import Any
 from rich.table import Table
 
 from lighten.network.cost import Cost
-from lighten.report.plain import as_markdown, as_text
+from lighten.report.plain import as_markdown, as_table, as_text
 
+NUMBERS = range(3, 6)  # columns
 MASKED = 0.999  # share of the weights that aren't zero, below which it is told: random weights may hold a zero
 
 
@@ -118,22 +119,14 @@ class CostTable:
 
     def to_markdown(self) -> str:
         """The rows as a Markdown table, and the totals as a list."""
-        return as_markdown(self.cells(), range(3, 6), (f"{label}: {value}" for label, value in self.totals()))
+        return as_markdown(self.cells(), NUMBERS, self.summary())
 
     def to_text(self, width: int = 120) -> str:
         """What a terminal shows, without colours."""
         return as_text(self, width)
 
     def __rich__(self) -> Table:
-        head, *body = self.cells()
-        table = Table(
-            title=self.title, caption="\n".join(f"{a}: {b}" for a, b in self.totals()), caption_justify="left"
-        )
-        for name in head:
-            table.add_column(name, justify="right" if name in head[3:] else "left", overflow="fold")
-        for cells in body:
-            table.add_row(*cells)
-        return table
+        return as_table(self.title, self.cells(), NUMBERS, self.summary())
 
     def __str__(self) -> str:
         return self.to_text()
@@ -153,6 +146,10 @@ class CostTable:
             yield (row.name or "(whole)", row.title, by(row.output_shape), params, amount, str(row.calls))
         if self.outside.params:
             yield ("(outside any layer called)", "", "", f"{self.outside.params:,}", "", "")
+
+    def summary(self) -> Iterable[str]:
+        """The totals as lines."""
+        return (f"{label}: {value}" for label, value in self.totals())
 
     def totals(self) -> list[tuple[str, str]]:
         """What stands under the rows: (label, value)."""

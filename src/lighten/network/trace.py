@@ -1,5 +1,6 @@
 """Which layers a network has, what shapes they see, how often they are called, and what each of them costs."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -80,7 +81,7 @@ def sites_of(found: Record, per_call: bool = False) -> Trace:
     for operator in found.operators:
         if operator.is_inside or not operator.kind:
             continue
-        place = key(found.modules[operator.within])
+        place = key(operator.call)
         if place in calls:
             macs[place] += operator.macs or 0
         else:
@@ -115,13 +116,12 @@ def layer_sites(found: Record, calls: dict[Key, list[ModuleCall]], macs: dict[Ke
         cost = Cost(
             macs=done,
             activation_bytes=sum(call.output_bytes for call in (first, *rest)),
-            activations=sum(numel(shape) for call in (first, *rest) for shape in call.outputs),
+            activations=sum(math.prod(shape) for call in (first, *rest) for shape in call.outputs),
             input_bytes=sum(call.input_bytes for call in (first, *rest)),
             effective_macs=round(done * share),
         ) + cost_of_parameters(own, share)
-        kind = type(module).__name__.lower()
         given, made = sample_shape(module, first.inputs), sample_shape(module, first.outputs)
-        yield Site(first.name, kind, given, made, 1 + len(rest), shared, cost)
+        yield Site(first.name, kind_of(module), given, made, 1 + len(rest), shared, cost)
 
 
 def function_site(found: Record, kind: str, operators: list[OperatorCall]) -> Site:
@@ -132,7 +132,7 @@ def function_site(found: Record, kind: str, operators: list[OperatorCall]) -> Si
     cost = Cost(
         macs,
         activation_bytes=sum(found.storages[i] for o in operators for i in o.writes[:1]),  # others are for gradients
-        activations=sum(numel(shape) for o in operators for shape in o.outputs[:1]),
+        activations=sum(math.prod(shape) for o in operators for shape in o.outputs[:1]),
         input_bytes=sum(found.storages[i] for o in operators for i in o.reads if i not in found.given),
         effective_macs=macs,
     )
@@ -187,6 +187,11 @@ def recurrent_macs(module: nn.Module, call: ModuleCall) -> int:
     return count_macs(module, call.inputs[0], call.outputs[0]) or 0
 
 
+def kind_of(module: nn.Module) -> str:
+    """The kind of a layer, as tables name it."""
+    return type(module).__name__.lower()
+
+
 def is_layer(module: nn.Module) -> bool:
     """Whether a module has no parts but parametrizations."""
     return all(name == "parametrizations" for name, _ in module.named_children())
@@ -201,8 +206,3 @@ def sample_shape(module: nn.Module, shapes: tuple[Shape, ...]) -> Shape:
     if isinstance(module, nn.Linear) and len(shape) == 3 and shape[0] != 1:
         axis = 1
     return shape[:axis] + shape[axis + 1 :]
-
-
-def numel(shape: Shape) -> int:
-    """Elements of a tensor of this shape."""
-    return torch.Size(shape).numel()

@@ -4,6 +4,18 @@ import io
 from collections.abc import Iterable
 
 from rich.console import Console, RenderableType
+from rich.table import Table
+
+
+def as_table(title: str, cells: Iterable[tuple[str, ...]], right: range, items: Iterable[str]) -> Table:
+    """The header and the rows of `cells` for a terminal, with lines below. right: columns of numbers."""
+    head, *body = cells
+    table = Table(title=title, caption="\n".join(items), caption_justify="left")
+    for column, name in enumerate(head):
+        table.add_column(name, justify="right" if column in right else "left", overflow="fold")
+    for row in body:
+        table.add_row(*row)
+    return table
 
 
 def as_text(table: RenderableType, width: int) -> str:

@@ -8,14 +8,9 @@ from collections.abc import Callable, Iterator
 from torch import nn
 
 from lighten.network.record import ModuleCall, OperatorCall, Record
-from lighten.network.trace import is_layer
+from lighten.network.trace import is_layer, kind_of
 
 Amounts = dict[tuple[str, str], int]  # {(name of the module, kind): amount}
-
-
-def kind_of(module: nn.Module) -> str:
-    """The kind of a layer, as tables name it."""
-    return type(module).__name__.lower()
 
 
 def of_modules(found: Record, amount: Callable[[ModuleCall], int]) -> Counter[tuple[str, str]]:
